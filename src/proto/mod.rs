@@ -1,0 +1,4 @@
+//! Floor 1: the wire, without I/O. Bytes and the time go in; bytes and effects
+//! come out. Nothing here knows a socket, a thread, a lock or a clock.
+
+pub(crate) mod buf;

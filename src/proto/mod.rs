@@ -2,5 +2,6 @@
 //! come out. Nothing here knows a socket, a thread, a lock or a clock.
 
 pub(crate) mod buf;
+pub(crate) mod identify;
 pub(crate) mod multistream;
 pub(crate) mod ping;

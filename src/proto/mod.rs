@@ -4,4 +4,5 @@
 pub(crate) mod buf;
 pub(crate) mod identify;
 pub(crate) mod multistream;
+pub(crate) mod noise;
 pub(crate) mod ping;

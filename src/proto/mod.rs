@@ -2,6 +2,7 @@
 //! come out. Nothing here knows a socket, a thread, a lock or a clock.
 
 pub(crate) mod buf;
+pub(crate) mod connection;
 pub(crate) mod identify;
 pub(crate) mod multistream;
 pub(crate) mod noise;

@@ -357,6 +357,17 @@ mod tests {
         }
 
         #[test]
+        fn any_bytes_are_an_address_or_left_out(
+            addrs in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 0..20),
+            observed in prop::collection::vec(any::<u8>(), 0..40),
+        ) {
+            let sent = addrs.len();
+            let wire = Wire { listen_addrs: addrs, observed_addr: Some(observed), ..Wire::default() };
+            let got = read(&message(wire)).unwrap().1.unwrap();
+            prop_assert!(got.listen_addrs.len() <= sent);
+        }
+
+        #[test]
         fn any_fields_come_back(
             protocols in prop::collection::vec("/[a-z]{0,20}", 0..10),
             ports in prop::collection::vec(any::<u16>(), 0..10),

@@ -17,31 +17,34 @@ pub(super) struct Link {
     pub(super) input: RecvBuf,
     pub(super) sent: Vec<u8>,
     /// How many bytes arrive at a time, over and over.
-    pieces: Box<dyn Iterator<Item = usize>>,
+    portions: Vec<usize>,
+    delivered: usize,
 }
 
 impl Link {
     /// Starts the upgrade; a dialer says its first words.
-    pub(super) fn new(upgrade: Upgrade, pieces: &[usize]) -> Link {
-        let pieces = Box::new(pieces.to_vec().into_iter().cycle());
+    pub(super) fn new(upgrade: Upgrade, portions: &[usize]) -> Link {
         let mut link = Link {
             working: Some(upgrade),
             end: None,
             input: RecvBuf::default(),
             sent: Vec::new(),
-            pieces,
+            portions: portions.to_vec(),
+            delivered: 0,
         };
         link.advance();
         link
     }
 
-    /// `bytes` arrive, in pieces.
+    /// `bytes` arrive, in portions, each of which is seen before the next one comes.
     pub(super) fn deliver(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
-            let n = self.pieces.next().expect("it repeats for ever").min(bytes.len());
-            self.input.extend(&bytes[..n]);
-            bytes = &bytes[n..];
+            let portion = self.portions[self.delivered % self.portions.len()];
+            let (now, later) = bytes.split_at(portion.min(bytes.len()));
+            self.input.extend(now);
             self.advance();
+            self.delivered += 1;
+            bytes = later;
         }
     }
 

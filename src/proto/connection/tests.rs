@@ -117,7 +117,7 @@ fn whoever_is_dialled_is_upgraded_in_any_portions() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig::with_cases(16))]
 
     #[test]
     fn random_portions_change_nothing(
@@ -335,7 +335,7 @@ proptest! {
         let wire = dialer.take_all();
         listener.deliver(&wire[..cut.index(wire.len())]);
         prop_assert!(!listener.has_ended());
-        let mut listener = Link::new(super::tests::listener(), WHOLE);
+        let mut listener = Link::new(self::listener(), WHOLE);
         listener.deliver(&wire);
         let wire = listener.take_all();
         dialer.deliver(&wire[..cut.index(wire.len())]);

@@ -39,11 +39,6 @@ impl Dialer {
         Ok(Dialer { protocol: protocol.to_owned(), expects })
     }
 
-    /// The protocol that is proposed.
-    pub(crate) fn protocol(&self) -> &str {
-        &self.protocol
-    }
-
     /// Takes bytes from `input`: all of them, unless the answer is among them; then
     /// those behind it are left. Not to be called again after the answer.
     ///

@@ -6,6 +6,7 @@ mod host;
 mod net;
 mod proto;
 mod resources;
+mod varint;
 
 pub use error::{Error, ErrorCode, Result};
 pub use host::{Host, HostBuilder, HostStats};

@@ -2,3 +2,4 @@
 //! come out. Nothing here knows a socket, a thread, a lock or a clock.
 
 pub(crate) mod buf;
+pub(crate) mod yamux;

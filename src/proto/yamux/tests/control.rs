@@ -79,17 +79,19 @@ fn a_reply_without_credit_waits_and_holds_up_only_its_own_stream() {
     let (poor, rich) = (Flow::new(), Flow::new());
     poor.spend(INITIAL_WINDOW - 2);
     queue.push(reply(2, &poor, b"abcd")).unwrap();
-    queue.push(Control::Fin { id: 2 }).unwrap();
     queue.push(reply(4, &rich, b"x")).unwrap();
     assert_eq!(said(&mut queue), [Told::Data(2, b"ab".to_vec()), Told::Data(4, b"x".to_vec())]);
     assert!(queue.is_empty(), "nothing can be said now");
     queue.push(reply(2, &poor, b"ef")).unwrap();
+    queue.push(Control::Fin { id: 2 }).unwrap();
     queue.push(Control::Fin { id: 6 }).unwrap();
     assert_eq!(said(&mut queue), [Told::Fin(6)]);
+    assert!(queue.is_empty(), "nothing can be said now");
     poor.add_credit(3).unwrap();
     assert!(!queue.is_empty());
-    // The FIN stays between what was pushed before and after it.
-    assert_eq!(said(&mut queue), [Told::Data(2, b"cd".to_vec()), Told::Fin(2)]);
+    assert_eq!(said(&mut queue), [Told::Data(2, b"cd".to_vec()), Told::Data(2, b"e".to_vec())]);
+    poor.add_credit(3).unwrap();
+    assert_eq!(said(&mut queue), [Told::Data(2, b"f".to_vec()), Told::Fin(2)]);
 }
 
 #[test]
@@ -177,7 +179,7 @@ fn a_peer_that_reads_its_answers_is_no_flood() {
     let mut queue = ControlQueue::new();
     for n in 0..5_000 {
         queue.push(Control::Pong(n)).unwrap();
-        queue.push(Control::Reset { id: n }).unwrap();
+        queue.push(Control::Reset { id: 2 * n + 8 }).unwrap();
         queue.push(reply(2, &Flow::new(), &[0; 100])).unwrap();
         if n % 32 == 31 {
             said(&mut queue);

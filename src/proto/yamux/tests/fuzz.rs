@@ -2,144 +2,48 @@
 
 use proptest::collection::vec;
 use proptest::prelude::*;
+use proptest::sample::Index;
 
 use super::*;
 
-/// Frames of which many are nearly right.
-fn frame() -> impl Strategy<Value = (Header, Vec<u8>)> {
+/// Frames of which many are nearly right, one behind the other.
+fn frames() -> impl Strategy<Value = Vec<u8>> {
     let id = prop_oneof![4 => 0u32..8, 1 => any::<u32>()];
     let length = prop_oneof![4 => 0u32..600, 1 => 200_000u32..300_000, 1 => any::<u32>()];
-    let raw = (0u8..4, 0u16..20, id, length, any::<bool>());
-    raw.prop_map(|(kind, flags, id, length, honest)| {
-        let mut header = [0; 12];
-        header[1] = kind;
-        header[2..4].copy_from_slice(&flags.to_be_bytes());
-        header[4..8].copy_from_slice(&id.to_be_bytes());
-        header[8..].copy_from_slice(&length.to_be_bytes());
-        let header = Header::decode(&header).unwrap();
-        let n = if kind == 0 && honest { length.min(2_000) as usize } else { 0 };
-        (header, vec![0x5a; n])
-    })
+    let frame = (0u8..4, 0u16..20, id, length, any::<bool>());
+    let frame = frame.prop_map(|(kind, flags, id, length, honest)| {
+        let mut frame = vec![0, kind];
+        frame.extend(flags.to_be_bytes());
+        frame.extend(id.to_be_bytes());
+        frame.extend(length.to_be_bytes());
+        if kind == 0 && honest {
+            frame.resize(12 + length.min(2_000) as usize, 0x5a);
+        }
+        frame
+    });
+    vec(frame, 0..30).prop_map(|frames| frames.concat())
 }
 
-/// Feeds in chunks, reads all events after each, and checks what must hold.
-fn feed(peer: &mut Peer, wire: &[u8], chunk: usize) -> Result<usize> {
-    let mut told = 0;
-    for part in wire.chunks(chunk.max(1)) {
+/// What a peer that says `plain` in Noise frames of `cut` puts on the wire.
+fn wire(peer: &mut Peer, plain: &[u8], cut: usize) -> Vec<u8> {
+    plain.chunks(cut).flat_map(|chunk| peer.record(chunk)).collect()
+}
+
+/// What is told of `wire` as it arrives in parts, and how it ends.
+fn hear(peer: &mut Peer, wire: &[u8], part: usize) -> (Vec<Told>, Option<ErrorCode>) {
+    let mut told = Vec::new();
+    // The first round has nothing: it reads what was left over.
+    for part in [&[][..]].into_iter().chain(wire.chunks(part)) {
         peer.buf.extend(part);
-        told += peer.told()?.len();
-        assert!(peer.buf.readable().len() < 2 + 65535, "a whole frame was left unread");
-    }
-    assert!(peer.buf.capacity() <= wire.len() + 2 * TAG, "memory follows what has arrived");
-    Ok(told)
-}
-
-proptest! {
-    #[test]
-    fn random_ciphertext_ends_in_an_error_or_waits(wire in vec(any::<u8>(), 0..3000), chunk in 1usize..700) {
-        let mut peer = Peer::new();
-        if let Ok(told) = feed(&mut peer, &wire, chunk) {
-            prop_assert_eq!(told, 0, "an event out of noise");
-        }
-    }
-
-    #[test]
-    fn random_plaintext_that_is_sealed_well_ends_in_an_error_or_waits(
-        plain in vec(any::<u8>(), 0..3000), cut in 1usize..1000, chunk in 1usize..700,
-    ) {
-        let mut peer = Peer::new();
-        let wire: Vec<u8> = plain.chunks(cut).flat_map(|c| peer.record(c)).collect();
-        let _ = feed(&mut peer, &wire, chunk);
-    }
-
-    #[test]
-    fn frames_that_are_nearly_right_end_in_an_error_or_in_events(
-        frames in vec(frame(), 0..30), cut in 1usize..1000, chunk in 1usize..700, leftover: bool,
-    ) {
-        let plain: Vec<u8> =
-            frames.iter().flat_map(|(h, b)| [&h.encode()[..], b].concat()).collect();
-        let at = if leftover { plain.len().min(cut) } else { 0 };
-        let mut peer = Peer::with_leftover(plain[..at].to_vec());
-        peer.rx.insert(2, Flow::new(), 2);
-        let wire: Vec<u8> = plain[at..].chunks(cut).flat_map(|c| peer.record(c)).collect();
-        let mut told = Vec::new();
-        let mut whole = Peer::with_leftover(Vec::new());
-        whole.rx.insert(2, Flow::new(), 2);
-        let record = plain.chunks(MAX_PLAIN).flat_map(|c| whole.record(c)).collect::<Vec<_>>();
-        let mut result = Ok(());
-        for part in wire.chunks(chunk) {
-            peer.buf.extend(part);
-            loop {
-                match peer.next() {
-                    Ok(Some(next)) => told.push(next),
-                    Ok(None) => break,
-                    Err(e) => { result = Err(e.code()); break }
-                }
+        loop {
+            match peer.next() {
+                Ok(Some(next)) => told.push(next),
+                Ok(None) => break,
+                Err(e) => return (told, Some(e.code())),
             }
         }
-        if wire.is_empty() {
-            loop {
-                match peer.next() {
-                    Ok(Some(next)) => told.push(next),
-                    Ok(None) => break,
-                    Err(e) => { result = Err(e.code()); break }
-                }
-            }
-        }
-        // However it is cut, it says the same.
-        whole.buf.extend(&record);
-        let mut at_once = Vec::new();
-        let expected = loop {
-            match whole.next() {
-                Ok(Some(next)) => at_once.push(next),
-                Ok(None) => break Ok(()),
-                Err(e) => break Err(e.code()),
-            }
-        };
-        prop_assert_eq!(result, expected);
-        prop_assert_eq!(joined(told), joined(at_once));
     }
-
-    #[test]
-    fn a_flipped_bit_is_never_an_event_that_was_not_sent(
-        frames in vec(frame(), 1..20), cut in 1usize..1000, at: prop::sample::Index, bit in 0u8..8, chunk in 1usize..700,
-    ) {
-        let mut peer = Peer::new();
-        let mut good = Peer::new();
-        let plain: Vec<u8> =
-            frames.iter().flat_map(|(h, b)| [&h.encode()[..], b].concat()).collect();
-        let mut wire: Vec<u8> = plain.chunks(cut).flat_map(|c| peer.record(c)).collect();
-        good.buf.extend(&wire);
-        let at = at.index(wire.len());
-        wire[at] ^= 1 << bit;
-        let mut told = Vec::new();
-        'all: for part in wire.chunks(chunk) {
-            peer.buf.extend(part);
-            loop {
-                match peer.next() {
-                    Ok(Some(next)) => told.push(next),
-                    Ok(None) => break,
-                    Err(_) => break 'all,
-                }
-            }
-        }
-        let mut sent = Vec::new();
-        while let Ok(Some(next)) = good.next() {
-            sent.push(next);
-        }
-        // All events but those of the frame that was hit, in their order.
-        prop_assert!(told.len() <= sent.len());
-        prop_assert_eq!(&told[..], &sent[..told.len()]);
-    }
-
-    #[test]
-    fn truncated_input_waits(frames in vec(frame(), 1..20), at: prop::sample::Index) {
-        let mut peer = Peer::new();
-        let plain: Vec<u8> =
-            frames.iter().flat_map(|(h, b)| [&h.encode()[..], b].concat()).collect();
-        let wire: Vec<u8> = plain.chunks(500).flat_map(|c| peer.record(c)).collect();
-        let _ = feed(&mut peer, &wire[..at.index(wire.len())], 100);
-    }
+    (told, None)
 }
 
 /// Bodies in one piece, however they came.
@@ -152,4 +56,67 @@ fn joined(told: Vec<Told>) -> Vec<Told> {
         }
     }
     out
+}
+
+proptest! {
+    #[test]
+    fn random_ciphertext_is_no_event(wire in vec(any::<u8>(), 0..3000), part in 1usize..700) {
+        let mut peer = Peer::new();
+        let (told, _) = hear(&mut peer, &wire, part);
+        prop_assert_eq!(told, []);
+        prop_assert!(peer.buf.capacity() <= wire.len());
+    }
+
+    #[test]
+    fn random_plaintext_ends_the_connection_or_waits(
+        plain in vec(any::<u8>(), 0..3000), cut in 1usize..1000, part in 1usize..700,
+    ) {
+        let mut peer = Peer::new();
+        let wire = wire(&mut peer, &plain, cut);
+        let (_, end) = hear(&mut peer, &wire, part);
+        prop_assert!(plain.len() < 12 || plain[0] == 0 || end.is_some());
+        prop_assert!(peer.buf.capacity() <= wire.len());
+    }
+
+    #[test]
+    fn frames_say_the_same_however_they_are_cut(
+        plain in frames(), cut in 1usize..1000, part in 1usize..700, leftover in any::<Index>(),
+    ) {
+        let at = leftover.index(plain.len() + 1);
+        let mut peer = Peer::with_leftover(plain[..at].to_vec());
+        let pieces = wire(&mut peer, &plain[at..], cut);
+        let mut whole = Peer::new();
+        let record = wire(&mut whole, &plain, MAX_PLAIN);
+        for peer in [&mut peer, &mut whole] {
+            peer.rx.insert(2, Flow::new(), 2);
+        }
+        let (told, end) = hear(&mut peer, &pieces, part);
+        let (at_once, expected) = hear(&mut whole, &record, usize::MAX);
+        prop_assert_eq!(joined(told), joined(at_once));
+        prop_assert_eq!(end, expected);
+    }
+
+    #[test]
+    fn a_flipped_bit_leads_to_no_event_that_was_not_sent(
+        plain in frames(), cut in 1usize..1000, part in 1usize..700, at in any::<Index>(), bit in 0u8..8,
+    ) {
+        prop_assume!(!plain.is_empty());
+        let (mut peer, mut good) = (Peer::new(), Peer::new());
+        let mut wire = wire(&mut peer, &plain, cut);
+        let (sent, _) = hear(&mut good, &wire, usize::MAX);
+        let at = at.index(wire.len());
+        wire[at] ^= 1 << bit;
+        let (told, _) = hear(&mut peer, &wire, part);
+        prop_assert!(sent.starts_with(&told));
+    }
+
+    #[test]
+    fn what_is_cut_off_is_waited_for(plain in frames(), cut in 1usize..1000, at in any::<Index>()) {
+        let (mut peer, mut whole) = (Peer::new(), Peer::new());
+        let wire = wire(&mut peer, &plain, cut);
+        let (sent, _) = hear(&mut whole, &wire, usize::MAX);
+        let (told, end) = hear(&mut peer, &wire[..at.index(wire.len() + 1)], 100);
+        prop_assert!(sent.starts_with(&told));
+        prop_assert!(end.is_none_or(|code| code == ErrorCode::ProtocolViolation));
+    }
 }

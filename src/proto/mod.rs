@@ -2,4 +2,5 @@
 //! come out. Nothing here knows a socket, a thread, a lock or a clock.
 
 pub(crate) mod buf;
+pub(crate) mod noise;
 pub(crate) mod yamux;

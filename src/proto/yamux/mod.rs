@@ -13,7 +13,6 @@ mod records;
 mod rx;
 #[cfg(test)]
 mod sim;
-mod stand_in;
 #[cfg(test)]
 mod tests;
 mod tx;

@@ -1,7 +1,7 @@
 //! The Noise frames that wait to be written.
 
 use super::records::PREFIX;
-use super::stand_in::{MAX_FRAME, MAX_PLAIN, TAG};
+use crate::proto::noise::{MAX_FRAME, MAX_PLAIN, TAG};
 
 /// A linear buffer over storage that is lent, with whole Noise frames in it.
 #[derive(Default)]

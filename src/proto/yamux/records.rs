@@ -1,9 +1,9 @@
 //! The plaintext of the Noise frames that wait in a receive buffer.
 
 use super::frame::{Header, violation};
-use super::stand_in::{MAX_FRAME, Opener, TAG};
 use crate::error::{Error, ErrorCode, Result};
 use crate::proto::buf::RecvBuf;
+use crate::proto::noise::{MAX_FRAME, Opener, TAG};
 
 /// Reads yamux headers and pieces of bodies out of Noise frames, where they lie.
 ///

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use super::flow::{Flow, INITIAL_WINDOW};
 use super::frame::{Flags, Header, Kind, Role, SESSION, StreamId, violation};
 use super::records::{Body, Records};
-use super::stand_in::Opener;
 use super::window::MAX_WINDOW;
 use crate::error::{Error, Result};
 use crate::proto::buf::RecvBuf;
+use crate::proto::noise::Opener;
 
 /// Turns the bytes that a peer sends into events, for streams that carry
 /// whatever their owner attaches to them.

@@ -6,8 +6,8 @@ use super::control::ControlQueue;
 use super::flow::Flow;
 use super::frame::{Flags, Header, Role, StreamId};
 use super::out::{OVERHEAD, Outbox};
-use super::stand_in::{MAX_PLAIN, Sealer, TAG};
 use crate::error::Result;
+use crate::proto::noise::{MAX_PLAIN, Sealer, TAG};
 
 /// Seals what is to be written into storage that is lent to it, and holds it
 /// until the socket has taken it.

@@ -9,7 +9,7 @@ use super::*;
 
 /// All that a queue says, as a peer hears it that knows streams 2, 4 and 6.
 fn said(queue: &mut ControlQueue) -> Vec<Told> {
-    let (sealer, _) = pair([7; 32]);
+    let (sealer, _) = pair(&[7; 32]);
     let mut tx = Tx::new(sealer, Role::Dialer);
     let mut peer = Peer::new();
     for id in [2, 4, 6] {
@@ -46,7 +46,7 @@ fn ack_reply_and_fin_of_a_stream_keep_their_order_and_a_ping_comes_behind() {
 
 #[test]
 fn what_waits_shares_one_noise_frame() {
-    let (sealer, _) = pair([7; 32]);
+    let (sealer, _) = pair(&[7; 32]);
     let mut tx = Tx::new(sealer, Role::Dialer);
     let mut queue = ControlQueue::new();
     for id in 0..100 {
@@ -62,7 +62,7 @@ fn window_updates_of_one_stream_add_up() {
     for delta in [1, 10, 100] {
         queue.push(Control::Window { id: 2, delta }).unwrap();
     }
-    let (sealer, _) = pair([7; 32]);
+    let (sealer, _) = pair(&[7; 32]);
     let mut tx = Tx::new(sealer, Role::Dialer);
     let mut peer = Peer::new();
     let flow = Flow::new();
@@ -132,7 +132,7 @@ fn a_stream_that_is_forgotten_says_no_more() {
 
 #[test]
 fn a_reply_longer_than_the_storage_goes_out_in_parts() {
-    let (sealer, _) = pair([7; 32]);
+    let (sealer, _) = pair(&[7; 32]);
     let mut tx = Tx::new(sealer, Role::Dialer);
     tx.lend(vec![0; MIN_STORAGE]);
     let mut queue = ControlQueue::new();

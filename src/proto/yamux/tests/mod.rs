@@ -11,10 +11,10 @@ use std::io::IoSlice;
 use super::flow::Flow;
 use super::frame::{Flags, Header, Role, StreamId};
 use super::rx::{Event, Rx};
-use super::stand_in::{MAX_PLAIN, Opener, Sealer, TAG, pair};
 use super::tx::Tx;
 use crate::error::{ErrorCode, Result};
 use crate::proto::buf::RecvBuf;
+use crate::proto::noise::{MAX_PLAIN, Sealer, TAG, pair};
 
 /// A peer that says whatever a test wants, to an [`Rx`] of the listener's.
 struct Peer {
@@ -46,7 +46,7 @@ impl Peer {
     }
 
     fn with_leftover(leftover: Vec<u8>) -> Peer {
-        let (sealer, opener) = pair([7; 32]);
+        let (sealer, opener) = pair(&[7; 32]);
         let rx = Rx::new(opener, Role::Listener, leftover);
         Peer { sealer, rx, buf: RecvBuf::default(), refuse: false }
     }

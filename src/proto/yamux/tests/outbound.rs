@@ -4,7 +4,7 @@ use super::super::tx::{MIN_STORAGE, STORAGE};
 use super::*;
 
 fn tx() -> Tx {
-    let (sealer, _) = pair([7; 32]);
+    let (sealer, _) = pair(&[7; 32]);
     Tx::new(sealer, Role::Dialer)
 }
 

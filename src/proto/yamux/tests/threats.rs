@@ -186,9 +186,9 @@ fn a_noise_frame_too_short_for_its_tag_ends_the_connection() {
 
 #[test]
 fn ids_run_out_before_they_wrap() {
-    let (sealer, _) = pair([7; 32]);
+    let (sealer, _) = pair(&[7; 32]);
     for (role, first) in [(Role::Dialer, 1), (Role::Listener, 2)] {
-        let (sealer, _) = pair([7; 32]);
+        let (sealer, _) = pair(&[7; 32]);
         let mut tx = Tx::new(sealer, role);
         assert_eq!((tx.next_id(), tx.next_id()), (Some(first), Some(first + 2)));
     }

@@ -7,3 +7,4 @@ pub(crate) mod identify;
 pub(crate) mod multistream;
 pub(crate) mod noise;
 pub(crate) mod ping;
+pub(crate) mod yamux;

@@ -177,6 +177,12 @@ impl fmt::Debug for Opener {
     }
 }
 
+/// Both ends of one direction, for the tests of what is built on them.
+#[cfg(test)]
+pub(crate) fn pair(secret: &[u8; 32]) -> (Sealer, Opener) {
+    (Sealer::new(Suite::ChaChaPoly, secret), Opener::new(Suite::ChaChaPoly, secret))
+}
+
 /// The number of the next frame.
 struct Counter(u64);
 

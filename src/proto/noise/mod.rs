@@ -13,6 +13,8 @@ mod resolver;
 #[cfg(test)]
 mod tests;
 
+#[cfg(test)]
+pub(crate) use cipher::pair;
 pub(crate) use cipher::{MAX_FRAME, MAX_PLAIN, Opener, Sealer, TAG};
 pub(crate) use handshake::{Handshake, Progress, Secured};
 pub(crate) use identity::Identity;

@@ -4,3 +4,6 @@
 pub(crate) mod buf;
 pub(crate) mod noise;
 pub(crate) mod yamux;
+
+#[cfg(test)]
+mod sim;

@@ -8,3 +8,6 @@ pub(crate) mod multistream;
 pub(crate) mod noise;
 pub(crate) mod ping;
 pub(crate) mod yamux;
+
+#[cfg(test)]
+mod sim;

@@ -110,6 +110,12 @@ impl ControlQueue {
             && !self.stalled.iter().any(Ordered::has_credit)
     }
 
+    /// How many bytes of replies wait.
+    #[cfg(test)]
+    pub(crate) fn reply_bytes(&self) -> usize {
+        self.reply_bytes
+    }
+
     /// Drops what waits for a stream that the peer has reset.
     pub(crate) fn forget(&mut self, id: StreamId) {
         self.windows.remove(&id);
@@ -264,7 +270,9 @@ fn push_bounded(queue: &mut VecDeque<u32>, value: u32, max: usize, what: &str) -
 
 fn bound(n: usize, max: usize, what: &str) -> Result<()> {
     if n > max {
-        return Err(violation(format!("more than {max} {what} wait for a peer that does not read")));
+        return Err(violation(format!(
+            "more than {max} {what} wait for a peer that does not read"
+        )));
     }
     Ok(())
 }

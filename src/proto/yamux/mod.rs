@@ -12,8 +12,6 @@ mod out;
 mod records;
 mod rx;
 #[cfg(test)]
-mod sim;
-#[cfg(test)]
 mod tests;
 mod tx;
 mod window;

@@ -211,6 +211,7 @@ impl<S> Rx<S> {
         let Some(entry) = self.streams.get_mut(&id).filter(|entry| !entry.reset) else {
             return self.discard(buf);
         };
+        frame.tell_unwanted = true;
         let ours = self.role.opens(id);
         if frame.due.take(Flags::ACK) && ours && !std::mem::replace(&mut entry.acked, true) {
             return Ok(Rest::Step(Step::Acked(id)));
@@ -258,9 +259,7 @@ impl<S> Rx<S> {
         match step {
             Step::Opened { id, flow } => Event::Opened { id, flow },
             Step::Acked(id) => Event::Acked { stream: stream(id) },
-            Step::Data(id) => {
-                Event::Data { stream: stream(id), body: self.records.body(buf) }
-            }
+            Step::Data(id) => Event::Data { stream: stream(id), body: self.records.body(buf) },
             Step::Fin(id) => Event::Fin { stream: stream(id) },
             Step::Reset(id, code) => Event::Reset { stream: stream(id), code },
             Step::Credit(id) => Event::Credit { stream: stream(id) },
@@ -310,6 +309,8 @@ struct Frame {
     credit: bool,
     code: u32,
     body: u32,
+    /// Whether its stream's absence is to be told. Not of a stream that this frame
+    /// opens and that is then refused: that is answered already.
     tell_unwanted: bool,
 }
 
@@ -325,7 +326,6 @@ impl Frame {
             credit: !is_data && !is_reset && header.length > 0,
             code: if !is_data && is_reset { header.length } else { 0 },
             body: if is_data { header.length } else { 0 },
-            // A stream that was just refused is answered as such.
             tell_unwanted: !opens,
         }
     }
@@ -339,7 +339,8 @@ impl Frame {
     }
 
     fn take_body(&mut self, n: usize) {
-        let n = u32::try_from(n).expect("a piece is no longer than the body, whose length is a u32");
+        let n =
+            u32::try_from(n).expect("a piece is no longer than the body, whose length is a u32");
         self.body -= n;
     }
 }

@@ -232,6 +232,7 @@ fn a_stream_that_is_removed_inside_a_body_gets_no_more_of_it() {
     peer.rx.remove(1);
     peer.say_in(2000, &body[1000..]);
     peer.say(data(1, b"x"), b"x");
+    // Though it was this very frame that opened it.
     assert_eq!(peer.told().unwrap(), [Told::Unwanted(1)]);
 }
 

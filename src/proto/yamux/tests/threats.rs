@@ -128,7 +128,7 @@ fn a_frame_of_the_wrong_version_type_or_place_ends_the_connection() {
 #[test]
 fn a_flood_of_empty_noise_frames_ends_the_connection() {
     let mut peer = Peer::new();
-    let mut empty = |peer: &mut Peer, n: usize| {
+    let empty = |peer: &mut Peer, n: usize| {
         for _ in 0..n {
             let record = peer.record(b"");
             peer.buf.extend(&record);

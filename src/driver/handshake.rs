@@ -17,7 +17,7 @@ pub(crate) struct Handshake {
     socket: TcpStream,
     /// `None` once it is complete.
     upgrade: Option<Upgrade>,
-    done: Option<Upgraded>,
+    done: Option<Box<Upgraded>>,
     input: RecvBuf,
     out: Vec<u8>,
     sent: usize,
@@ -29,7 +29,7 @@ pub(crate) struct Handshake {
 /// A connection that is secured and can become a link.
 pub(crate) struct Secured {
     pub(crate) socket: TcpStream,
-    pub(crate) upgraded: Upgraded,
+    pub(crate) upgraded: Box<Upgraded>,
     /// What arrived behind the handshake.
     pub(crate) input: RecvBuf,
     pub(crate) rtt: Option<Duration>,

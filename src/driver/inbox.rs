@@ -88,6 +88,7 @@ impl Inbox {
         assert!(n <= self.len, "consumed more than the inbox holds");
         self.len -= n;
         while n > 0 {
+            let last = self.chunks.len() == 1;
             let first = self.chunks.front_mut().expect("the length counts what the chunks hold");
             let held = first.end - first.start;
             if n < held {
@@ -95,7 +96,7 @@ impl Inbox {
                 return;
             }
             n -= held;
-            if self.chunks.len() == 1 && first.data.len() <= UNPOOLED {
+            if last && first.data.len() <= UNPOOLED {
                 // Small messages use one small buffer over and over.
                 (first.start, first.end) = (0, 0);
                 return;

@@ -40,6 +40,7 @@ use crate::proto::connection::Upgraded;
 use crate::proto::yamux::{ControlQueue, Role, Rx, StreamId, Tx};
 
 pub(crate) use open::Negotiated;
+pub(crate) use write::Patience;
 
 /// A connection to a peer. The owner's table, the reactor and the conns on it
 /// share it; its socket closes when the last of them lets go.
@@ -88,7 +89,6 @@ struct Inbound {
 /// What the sending side of a link needs its lock for.
 struct Outbound {
     tx: Tx,
-    next_id: StreamId,
     /// Bytes that the kernel has taken in all.
     sent: u64,
 }
@@ -162,13 +162,13 @@ impl Link {
     pub(crate) fn new(
         id: u64,
         socket: TcpStream,
-        upgraded: Upgraded,
+        upgraded: Box<Upgraded>,
         input: RecvBuf,
         rtt: Option<Duration>,
         reactor: Arc<reactor::Handle>,
         owner: Weak<dyn Owner>,
     ) -> std::io::Result<Arc<Link>> {
-        let role = upgraded.role;
+        let role = if upgraded.is_dialer { Role::Dialer } else { Role::Listener };
         let (remote, local) = (socket.peer_addr()?, socket.local_addr()?);
         let now = Instant::now();
         Ok(Arc::new(Link {
@@ -176,7 +176,7 @@ impl Link {
             peer: upgraded.peer,
             remote,
             local,
-            dialled: role == Role::Dialer,
+            dialled: upgraded.is_dialer,
             opened: now,
             counters: LinkCounters::default(),
             socket,
@@ -187,7 +187,6 @@ impl Link {
             }),
             tx: Mutex::new(Outbound {
                 tx: Tx::new(upgraded.sealer, role),
-                next_id: if role == Role::Dialer { 1 } else { 2 },
                 sent: 0,
             }),
             control: Mutex::default(),

@@ -33,16 +33,15 @@ impl Link {
         if !self.wait_for_room(deadline)? {
             return Err(timed_out(protocol));
         }
-        let out = self.tx.lock();
-        let mut out = out;
-        let id = out.next_id;
-        let next = id.checked_add(2).filter(|&next| next < LAST_ID);
-        let Some(next) = next.filter(|_| self.is_open()) else {
+        let Some(mut out) = self.lock_for_first(deadline)? else {
+            return Err(timed_out(protocol));
+        };
+        let id = if self.is_open() { out.tx.next_id() } else { None };
+        let Some(id) = id else {
             self.retire();
             drop(out);
             return Ok(Negotiated::LinkGone(self.gone()));
         };
-        out.next_id = next;
         let flow = Flow::new();
         let stream = Stream::new(id, flow.clone(), User::Conn, Instant::now());
         {
@@ -336,6 +335,3 @@ fn timed_out(protocol: &str) -> Error {
 
 /// Streams that the peer has not acknowledged, beyond which opening waits.
 pub(super) const MOST_UNACKED: usize = 256;
-
-/// A link retires before its stream ids run out.
-const LAST_ID: StreamId = StreamId::MAX - 1024;

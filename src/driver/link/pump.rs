@@ -142,6 +142,10 @@ impl Link {
                 }
                 Event::Credit { stream } => {
                     stream.state.lock().writers.wake();
+                    // An answer may have waited for it.
+                    if !self.control.lock().is_empty() {
+                        self.mark_control();
+                    }
                     None
                 }
                 Event::Fin { stream } => {

@@ -99,8 +99,12 @@ impl Link {
             result = self.send(&mut out);
         }
         let (left, mark) = (out.tx.pending() > 0, out.sent + out.tx.pending() as u64);
-        let n = self.unlock(out, result).and(n)?;
-        Ok(if n > 0 { Written::Some { n, mark, left } } else { Written::NoCredit })
+        self.unlock(out, result)?;
+        Ok(match n? {
+            0 if stream.flow.credit() > 0 && left => Written::NoRoom { mark },
+            0 => Written::NoCredit,
+            n => Written::Some { n, mark, left },
+        })
     }
 
     fn check_writable(&self, stream: &Stream) -> Result<()> {
@@ -213,6 +217,7 @@ impl Link {
             }
             if left {
                 self.leave_rest_to_reactor();
+                return;
             }
         }
     }
@@ -227,9 +232,34 @@ impl Link {
         let _ = self.unlock(out, result);
     }
 
+    /// Locks the sending side with room for the first bytes of a stream; `None`: not
+    /// in time.
+    pub(super) fn lock_for_first(
+        self: &Arc<Link>,
+        deadline: Option<Instant>,
+    ) -> Result<Option<MutexGuard<'_, Outbound>>> {
+        let patience = deadline.map_or(Patience::Forever, Patience::Until);
+        loop {
+            let mut out = self.tx.lock();
+            let result = self.send(&mut out);
+            if result.is_ok() && out.tx.pending() < ROOM_FOR_FIRST {
+                return Ok(Some(out));
+            }
+            let mark = out.sent + out.tx.pending() as u64;
+            self.unlock(out, result)?;
+            if !self.send_up_to(mark, None, patience)? {
+                return Ok(None);
+            }
+        }
+    }
+
     /// Opens a stream: its first bytes go out with the SYN.
-    pub(super) fn write_first(self: &Arc<Link>, out: MutexGuard<'_, Outbound>, stream: &Stream, first: &[u8]) -> Result<()> {
-        let mut out = out;
+    pub(super) fn write_first(
+        self: &Arc<Link>,
+        mut out: MutexGuard<'_, Outbound>,
+        stream: &Stream,
+        first: &[u8],
+    ) -> Result<()> {
         self.lend(&mut out, first.len());
         let n = out.tx.data(stream.id, true, &stream.flow, &[IoSlice::new(first)]);
         let result = self.send(&mut out);
@@ -238,9 +268,8 @@ impl Link {
         if left {
             self.leave_rest_to_reactor();
         }
-        let n = n?;
-        debug_assert_eq!(n, first.len(), "a new stream has credit for its first line");
-        Ok(())
+        debug_assert!(n.as_ref().map_or(true, |&n| n == first.len()), "there is room and credit");
+        n.map(|_| ())
     }
 
     /// Lets go of the sending side, and looks once more whether somebody who found
@@ -262,10 +291,30 @@ impl Link {
 
     /// Seals the control frames that wait and sends all that the socket takes.
     fn send(&self, out: &mut Outbound) -> Result<()> {
-        if self.control_waits.swap(false, SeqCst) {
-            self.lend(out, 0);
-            out.tx.control(&mut self.control.lock())?;
+        loop {
+            if self.control_waits.swap(false, SeqCst) {
+                self.lend(out, 0);
+                let mut queue = self.control.lock();
+                out.tx.control(&mut queue)?;
+                if !queue.is_empty() {
+                    // The storage is full: the rest goes when the socket has taken some.
+                    self.mark_control();
+                }
+            }
+            if !self.send_sealed(out)? {
+                return Ok(());
+            }
+            if let Some(storage) = out.tx.reclaim() {
+                drop(Buffer::from(storage));
+            }
+            if !self.control_waits.load(SeqCst) {
+                return Ok(());
+            }
         }
+    }
+
+    /// `false`: the socket takes no more for now.
+    fn send_sealed(&self, out: &mut Outbound) -> Result<bool> {
         while out.tx.pending() > 0 {
             match (&self.socket).write(out.tx.transmit()) {
                 Ok(n) => {
@@ -273,7 +322,7 @@ impl Link {
                     out.sent += n as u64;
                     self.counters.bytes_sent.fetch_add(n as u64, Relaxed);
                 }
-                Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(false),
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 Err(e) => {
                     let what = "the connection was lost";
@@ -281,10 +330,7 @@ impl Link {
                 }
             }
         }
-        if let Some(storage) = out.tx.reclaim() {
-            drop(Buffer::from(storage));
-        }
-        Ok(())
+        Ok(true)
     }
 
     /// Lends the sealing side a buffer if it has none.
@@ -311,3 +357,6 @@ enum Written {
 
 /// Bytes that wait in a link for the socket, beyond which writers do.
 pub(crate) const MOST_WAITING: usize = 256 * 1024;
+
+/// A stream is opened only while less than this waits.
+const ROOM_FOR_FIRST: usize = buffers::SMALL_BATCH / 2;

@@ -123,6 +123,16 @@ impl<C: Write> MessageTransporter<C> {
             .map_err(|e| e.at("MessageTransporter::send_stream"))
     }
 
+    /// Writes what a send that timed out had left, and tells the receiver if
+    /// its message will not be completed. Each send begins with it.
+    ///
+    /// # Errors
+    ///
+    /// Those of the conn; after a timeout, call it again.
+    pub fn settle(&mut self) -> Result<()> {
+        self.outgoing.settle(&mut self.conn)
+    }
+
     /// Puts the frames in order if a send had failed halfway, flushes, and
     /// drops the conn.
     ///

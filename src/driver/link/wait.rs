@@ -110,6 +110,14 @@ impl Link {
         }
     }
 
+    /// A conn came to its end: its reader will not be back in a moment.
+    pub(super) fn hand_back(&self) {
+        let mut drive = self.drive.lock();
+        let before = drive.interest();
+        drive.hand_back();
+        self.rearm(before, drive.interest());
+    }
+
     /// The reactor's tick: takes the socket back if nobody wants it. Returns
     /// whether the next tick is wanted.
     pub(in crate::driver) fn tick(&self, now: Instant) -> bool {

@@ -1,0 +1,365 @@
+//! The transport phase: frames sealed and opened with the keys of the handshake.
+//!
+//! snow's own transport state copies each frame; this one works from buffer to
+//! buffer or in place, on the cipher directly. The numbering is Noise's: each
+//! direction counts its frames from zero, and the count is the nonce.
+
+use std::fmt;
+
+use aws_lc_rs::aead::{Aad, Algorithm, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
+use aws_lc_rs::error::Unspecified;
+
+use crate::error::{Error, ErrorCode, Result};
+
+/// The authentication tag that ends every frame, in bytes.
+pub(crate) const TAG: usize = 16;
+/// The longest frame, tag included: its length has to fit into two bytes.
+pub(crate) const MAX_FRAME: usize = u16::MAX as usize;
+/// The most plaintext that one frame carries.
+pub(crate) const MAX_PLAIN: usize = MAX_FRAME - TAG;
+
+/// How frames are sealed: the algorithm, and how it writes Noise's counter into
+/// its nonce. Whatever joins ChaCha20-Poly1305 is one more variant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Suite {
+    ChaChaPoly,
+}
+
+impl Suite {
+    fn algorithm(self) -> &'static Algorithm {
+        match self {
+            Suite::ChaChaPoly => &CHACHA20_POLY1305,
+        }
+    }
+
+    /// Noise, "Cipher functions": 32 zero bits, then the counter.
+    fn nonce(self, counter: u64) -> Nonce {
+        let mut bytes = [0; 12];
+        bytes[4..].copy_from_slice(&match self {
+            Suite::ChaChaPoly => counter.to_le_bytes(),
+        });
+        Nonce::assume_unique_for_key(bytes)
+    }
+}
+
+/// One key of one suite, without a counter: the caller numbers.
+pub(super) struct Key {
+    suite: Suite,
+    key: LessSafeKey,
+}
+
+impl Key {
+    /// The bytes stay the caller's, to be wiped; the copy inside is wiped by
+    /// aws-lc when it is freed.
+    pub(super) fn new(suite: Suite, secret: &[u8; 32]) -> Key {
+        let key = UnboundKey::new(suite.algorithm(), secret).expect("every suite has 32-byte keys");
+        Key { suite, key: LessSafeKey::new(key) }
+    }
+
+    /// Seals from buffer to buffer; `out` is `TAG` longer than `plain`.
+    pub(super) fn seal(
+        &self,
+        counter: u64,
+        ad: &[u8],
+        plain: &[u8],
+        out: &mut [u8],
+    ) -> Result<(), Unspecified> {
+        let (body, tag) = out.split_at_mut_checked(plain.len()).ok_or(Unspecified)?;
+        let nonce = self.suite.nonce(counter);
+        self.key.seal_out_of_place_scatter(nonce, Aad::from(ad), plain, body, &[], tag)
+    }
+
+    /// Opens from buffer to buffer; `out` is `TAG` shorter than `frame`.
+    pub(super) fn open(
+        &self,
+        counter: u64,
+        ad: &[u8],
+        frame: &[u8],
+        out: &mut [u8],
+    ) -> Result<(), Unspecified> {
+        let (body, tag) = frame.split_last_chunk::<TAG>().ok_or(Unspecified)?;
+        self.key.open_separate_gather(self.suite.nonce(counter), Aad::from(ad), body, tag, out)
+    }
+
+    fn seal_in_place(&self, counter: u64, buf: &mut [u8]) -> Result<(), Unspecified> {
+        let (body, tag) = buf.split_last_chunk_mut::<TAG>().ok_or(Unspecified)?;
+        let nonce = self.suite.nonce(counter);
+        let sealed = self.key.seal_in_place_separate_tag(nonce, Aad::empty(), body)?;
+        tag.copy_from_slice(sealed.as_ref());
+        Ok(())
+    }
+
+    fn open_in_place(&self, counter: u64, frame: &mut [u8]) -> Result<usize, Unspecified> {
+        let (body, tag) = frame.split_last_chunk_mut::<TAG>().ok_or(Unspecified)?;
+        let nonce = self.suite.nonce(counter);
+        Ok(self.key.open_in_place_separate_tag(nonce, Aad::empty(), tag, body)?.len())
+    }
+}
+
+/// Seals the frames of one direction, in the order in which they are to be sent.
+///
+/// After an error nothing more may be sent: the frame's number is spent.
+pub(crate) struct Sealer {
+    key: Key,
+    counter: Counter,
+}
+
+impl Sealer {
+    pub(super) fn new(suite: Suite, secret: &[u8; 32]) -> Sealer {
+        Sealer { key: Key::new(suite, secret), counter: Counter(0) }
+    }
+
+    /// Seals `plain`, at most `MAX_PLAIN` bytes, into `out`, which is `TAG` bytes
+    /// longer.
+    pub(crate) fn seal_into(&mut self, plain: &[u8], out: &mut [u8]) -> Result<()> {
+        fits_a_frame(out.len())?;
+        self.key.seal(self.counter.take()?, &[], plain, out).map_err(|_| not_sealed())
+    }
+
+    /// Seals all of `buf` but its last `TAG` bytes, which are room for the tag.
+    pub(crate) fn seal_in_place(&mut self, buf: &mut [u8]) -> Result<()> {
+        fits_a_frame(buf.len())?;
+        self.key.seal_in_place(self.counter.take()?, buf).map_err(|_| not_sealed())
+    }
+}
+
+/// Opens the frames of one direction, in the order in which they were sealed.
+///
+/// A frame that does not open is the last one: every later call fails as well,
+/// whatever it brings, and no number is skipped.
+pub(crate) struct Opener {
+    key: Key,
+    counter: Counter,
+    poisoned: bool,
+}
+
+impl Opener {
+    pub(super) fn new(suite: Suite, secret: &[u8; 32]) -> Opener {
+        Opener { key: Key::new(suite, secret), counter: Counter(0), poisoned: false }
+    }
+
+    /// Opens `frame` into `out`, which is `TAG` bytes shorter. On an error `out`
+    /// holds nothing of use.
+    pub(crate) fn open_into(&mut self, frame: &[u8], out: &mut [u8]) -> Result<()> {
+        self.open(|key, counter| key.open(counter, &[], frame, out))
+    }
+
+    /// Opens `frame` where it lies; the plaintext is at its front, its length is
+    /// returned.
+    pub(crate) fn open_in_place(&mut self, frame: &mut [u8]) -> Result<usize> {
+        self.open(|key, counter| key.open_in_place(counter, frame))
+    }
+
+    fn open<T>(&mut self, open: impl FnOnce(&Key, u64) -> Result<T, Unspecified>) -> Result<T> {
+        if self.poisoned {
+            return Err(not_opened());
+        }
+        // Set first, cleared by success: no way out of here forgets it.
+        self.poisoned = true;
+        let opened = open(&self.key, self.counter.take()?).map_err(|_| not_opened())?;
+        self.poisoned = false;
+        Ok(opened)
+    }
+}
+
+impl fmt::Debug for Sealer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sealer").field("sealed", &self.counter.0).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Opener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Opener")
+            .field("opened", &self.counter.0)
+            .field("poisoned", &self.poisoned)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Both ends of one direction, for the tests of what is built on them.
+#[cfg(test)]
+pub(crate) fn pair(secret: &[u8; 32]) -> (Sealer, Opener) {
+    (Sealer::new(Suite::ChaChaPoly, secret), Opener::new(Suite::ChaChaPoly, secret))
+}
+
+/// The number of the next frame.
+struct Counter(u64);
+
+impl Counter {
+    /// Gives each number once, and none from `LAST_FRAME` on.
+    fn take(&mut self) -> Result<u64> {
+        if self.0 >= LAST_FRAME {
+            let what = "the connection has carried as many frames as its keys may seal";
+            return Err(Error::new(ErrorCode::ConnectionAborted, what));
+        }
+        self.0 += 1;
+        Ok(self.0 - 1)
+    }
+}
+
+/// Noise ends at 2^64 - 1 frames; a connection ends far from there, and far
+/// beyond what a wire can carry.
+const LAST_FRAME: u64 = 1 << 62;
+
+fn fits_a_frame(len: usize) -> Result<()> {
+    if (TAG..=MAX_FRAME).contains(&len) {
+        return Ok(());
+    }
+    Err(Error::new(ErrorCode::InvalidInput, format!("{len} bytes are no Noise frame")))
+}
+
+fn not_sealed() -> Error {
+    Error::new(ErrorCode::InvalidInput, "a frame could not be sealed")
+}
+
+fn not_opened() -> Error {
+    Error::new(ErrorCode::DecryptFailed, "a frame failed authentication")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn pair() -> (Sealer, Opener) {
+        let secret = [7; 32];
+        (Sealer::new(Suite::ChaChaPoly, &secret), Opener::new(Suite::ChaChaPoly, &secret))
+    }
+
+    fn sealed(sealer: &mut Sealer, plain: &[u8]) -> Vec<u8> {
+        let mut frame = vec![0; plain.len() + TAG];
+        sealer.seal_into(plain, &mut frame).unwrap();
+        frame
+    }
+
+    proptest! {
+        #[test]
+        fn both_ways_to_seal_and_both_ways_to_open_agree(
+            frames in prop::collection::vec((prop::collection::vec(any::<u8>(), 0..300), any::<[bool; 2]>()), 1..20),
+        ) {
+            let (mut sealer, mut opener) = pair();
+            for (plain, [seal_in_place, open_in_place]) in frames {
+                let mut frame = vec![0; plain.len() + TAG];
+                if seal_in_place {
+                    frame[..plain.len()].copy_from_slice(&plain);
+                    sealer.seal_in_place(&mut frame).unwrap();
+                } else {
+                    sealer.seal_into(&plain, &mut frame).unwrap();
+                }
+                let mut out = vec![0; plain.len()];
+                if open_in_place {
+                    let n = opener.open_in_place(&mut frame).unwrap();
+                    out.copy_from_slice(&frame[..n]);
+                } else {
+                    opener.open_into(&frame, &mut out).unwrap();
+                }
+                prop_assert_eq!(out, plain);
+            }
+        }
+
+        #[test]
+        fn a_damaged_frame_never_opens_and_nothing_opens_after_it(
+            plain in prop::collection::vec(any::<u8>(), 0..300),
+            at in any::<prop::sample::Index>(),
+            bit in 0..8u32,
+            cut in any::<Option<prop::sample::Index>>(),
+            in_place in any::<bool>(),
+        ) {
+            let (mut sealer, mut opener) = pair();
+            let good = sealed(&mut sealer, &plain);
+            let mut bad = good.clone();
+            match cut {
+                Some(cut) => bad.truncate(cut.index(bad.len())),
+                None => bad[at.index(good.len())] ^= 1u8 << bit,
+            }
+            let mut open = |frame: &[u8]| {
+                let mut frame = frame.to_vec();
+                if in_place {
+                    opener.open_in_place(&mut frame).map(drop)
+                } else {
+                    let mut out = vec![0; frame.len().saturating_sub(TAG)];
+                    opener.open_into(&frame, &mut out)
+                }
+            };
+            let next = sealed(&mut sealer, &plain);
+            prop_assert_eq!(open(&bad).unwrap_err().code(), ErrorCode::DecryptFailed);
+            // Neither the frame behind it opens now nor the one in its place.
+            for frame in [&next, &good] {
+                prop_assert_eq!(open(frame).unwrap_err().code(), ErrorCode::DecryptFailed);
+            }
+        }
+
+        #[test]
+        fn random_bytes_never_open(frame in prop::collection::vec(any::<u8>(), 0..2000)) {
+            let (_, mut opener) = pair();
+            prop_assert!(opener.open_in_place(&mut frame.clone()).is_err());
+        }
+    }
+
+    #[test]
+    fn a_replayed_and_an_overtaking_frame_are_refused() {
+        let (mut sealer, mut opener) = pair();
+        let mut first = sealed(&mut sealer, b"one");
+        let mut again = first.clone();
+        opener.open_in_place(&mut first).unwrap();
+        assert!(opener.open_in_place(&mut again).is_err());
+
+        let (mut sealer, mut opener) = pair();
+        let _first = sealed(&mut sealer, b"one");
+        let mut second = sealed(&mut sealer, b"two");
+        assert!(opener.open_in_place(&mut second).is_err());
+    }
+
+    #[test]
+    fn no_plaintext_is_left_where_authentication_failed() {
+        let (mut sealer, mut opener) = pair();
+        let plain = [0xa5; 1000];
+        let mut frame = sealed(&mut sealer, &plain);
+        *frame.last_mut().unwrap() ^= 1;
+        let mut out = [0x11; 1000];
+        opener.open_into(&frame, &mut out).unwrap_err();
+        assert!(!out.windows(8).any(|w| w == [0xa5; 8]));
+    }
+
+    #[test]
+    fn the_longest_frame_passes_and_a_longer_one_is_never_made() {
+        let (mut sealer, mut opener) = pair();
+        let mut frame = sealed(&mut sealer, &[3; MAX_PLAIN]);
+        assert_eq!(frame.len(), MAX_FRAME);
+        assert_eq!(opener.open_in_place(&mut frame).unwrap(), MAX_PLAIN);
+
+        let mut long = vec![0; MAX_FRAME + 1];
+        let e = sealer.seal_into(&[3; MAX_PLAIN + 1], &mut long).unwrap_err();
+        assert_eq!(e.code(), ErrorCode::InvalidInput);
+        assert!(sealer.seal_in_place(&mut long).is_err());
+        assert!(sealer.seal_in_place(&mut [0; TAG - 1]).is_err());
+        // Refused before its number was taken: the next frame still fits.
+        let mut next = sealed(&mut sealer, b"on we go");
+        opener.open_in_place(&mut next).unwrap();
+    }
+
+    #[test]
+    fn buffers_whose_lengths_do_not_match_are_an_error() {
+        let (mut sealer, mut opener) = pair();
+        assert!(sealer.seal_into(b"abc", &mut [0; 3 + TAG - 1]).is_err());
+        assert!(sealer.seal_into(b"abc", &mut [0; 3 + TAG + 1]).is_err());
+        assert!(opener.open_into(&[0; 3 + TAG], &mut [0; 4]).is_err());
+    }
+
+    #[test]
+    fn both_ends_stop_long_before_the_nonces_end() {
+        const { assert!(LAST_FRAME < u64::MAX / 2) };
+        let (mut sealer, mut opener) = pair();
+        sealer.counter.0 = LAST_FRAME - 1;
+        opener.counter.0 = LAST_FRAME - 1;
+        let mut last = sealed(&mut sealer, b"last");
+        opener.open_in_place(&mut last).unwrap();
+        let e = sealer.seal_into(b"one more", &mut [0; 8 + TAG]).unwrap_err();
+        assert_eq!(e.code(), ErrorCode::ConnectionAborted);
+        assert_eq!(sealer.counter.0, LAST_FRAME);
+        let e = opener.open_in_place(&mut [0; 8 + TAG]).unwrap_err();
+        assert_eq!(e.code(), ErrorCode::ConnectionAborted);
+    }
+}

@@ -1,0 +1,25 @@
+//! yamux 1.0.0 as libp2p speaks it, over Noise frames, in two halves that share
+//! nothing but each stream's [`Flow`]: [`Rx`] reads, [`Tx`] writes.
+//!
+//! Bytes are copied at most once on their way through either half, and no frame
+//! costs an allocation. What a peer may not do ends the connection before any
+//! state exists for it.
+
+mod control;
+mod flow;
+mod frame;
+mod out;
+mod records;
+mod rx;
+#[cfg(test)]
+mod tests;
+mod tx;
+mod window;
+
+pub(crate) use control::{Control, ControlQueue};
+pub(crate) use flow::{Flow, INITIAL_WINDOW};
+pub(crate) use frame::{Role, StreamId};
+pub(crate) use records::{Body, MIN_RECV_BUF};
+pub(crate) use rx::{Event, Rx};
+pub(crate) use tx::{STORAGE, Tx};
+pub(crate) use window::{MAX_WINDOW, RecvWindow};

@@ -77,7 +77,12 @@ impl Link {
         let mut slept = false;
         loop {
             self.pump(direct, false);
-            if me.take_wake() || self.death().is_some() || self.spin(me, direct) {
+            if self.death().is_some() {
+                // `die` is on its way to tell what this thread waits for.
+                std::thread::yield_now();
+                return slept;
+            }
+            if me.take_wake() || self.spin(me, direct) {
                 return slept;
             }
             let asleep = Instant::now();

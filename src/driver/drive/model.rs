@@ -15,7 +15,7 @@ use shuttle::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use shuttle::sync::{Arc, Condvar, Mutex};
 use shuttle::{Config, Runner, thread};
 
-use super::{Drive, Left, TICK, Ticket, Turn};
+use super::{Drive, Left, Role, TICK, Ticket, Turn};
 
 #[test]
 fn no_wake_is_lost_and_one_at_most_sleeps_on_the_socket() {
@@ -39,16 +39,19 @@ fn run(name: &str, scheduler: fn(u64, usize) -> Box<dyn Scheduler + Send>) {
     Runner::new(scheduler, Config::default()).run(scenario);
 }
 
-/// Readers of a few streams, some in a hurry, some without patience for a wait; a
-/// peer that sends in pieces; perhaps the link's death in the middle.
+/// Readers of a few streams, some in a hurry, some without patience for a wait; one
+/// who waits elsewhere, as `accept` does, and never leads; a peer that sends in
+/// pieces; perhaps the link's death in the middle.
 fn scenario() {
     let mut rng = thread_rng();
-    let readers = rng.gen_range(1..=3usize);
+    let readers = rng.gen_range(0..=3usize);
     let each = rng.gen_range(1..=3usize);
     let dies = rng.gen_bool(0.3);
-    let link = Link::new(readers);
+    // The last one is what the acceptor waits for.
+    let streams = readers + 1;
+    let link = Link::new(streams);
     let reactor = spawn(&link, Link::react);
-    let mut threads = Vec::new();
+    let mut threads = vec![spawn(&link, move |link| link.accept_all(readers))];
     for stream in 0..readers {
         // Two threads may read one stream.
         let pair = rng.gen_bool(0.3);
@@ -63,16 +66,16 @@ fn scenario() {
         }
     }
     let peer = spawn(&link, move |link| {
-        let mut left = vec![each; readers];
+        let mut left = vec![each; streams];
         while left.iter().any(|&n| n > 0) {
-            let stream = thread_rng().gen_range(0..readers);
+            let stream = thread_rng().gen_range(0..streams);
             if left[stream] > 0 {
                 left[stream] -= 1;
                 link.kernel.arrive(stream);
             }
         }
         // The last word on each stream, so that both of a pair return.
-        (0..readers).for_each(|stream| link.kernel.arrive(readers + stream));
+        (0..streams).for_each(|stream| link.kernel.arrive(streams + stream));
     });
     if dies {
         link.die();
@@ -81,7 +84,7 @@ fn scenario() {
     threads.into_iter().for_each(|thread| thread.join().unwrap());
     if !dies {
         let read: usize = link.streams.iter().map(|s| s.read.load(SeqCst)).sum();
-        assert_eq!(read, readers * each, "something was sent and not read");
+        assert_eq!(read, streams * each, "something was sent and not read");
     }
     link.kernel.change(|state| state.stop = true);
     reactor.join().unwrap();
@@ -114,6 +117,8 @@ struct Link {
 
 struct Stream {
     state: Mutex<State>,
+    /// For the acceptor.
+    arrived: Condvar,
     read: AtomicUsize,
 }
 
@@ -122,6 +127,13 @@ struct State {
     held: usize,
     ended: bool,
     readers: Vec<Arc<Waiter>>,
+}
+
+impl State {
+    fn tell(&mut self, arrived: &Condvar, kernel: &Kernel) {
+        self.readers.drain(..).for_each(|waiter| waiter.wake(kernel));
+        arrived.notify_all();
+    }
 }
 
 /// What the machine below gives: one socket, one poll with edges, sleeping threads.
@@ -147,7 +159,11 @@ struct KernelState {
 
 impl Link {
     fn new(streams: usize) -> Arc<Link> {
-        let stream = |_| Stream { state: Mutex::new(State::default()), read: AtomicUsize::new(0) };
+        let stream = |_| Stream {
+            state: Mutex::new(State::default()),
+            arrived: Condvar::new(),
+            read: AtomicUsize::new(0),
+        };
         let link = Link {
             kernel: Kernel::default(),
             drive: Mutex::new(Drive::new()),
@@ -177,6 +193,20 @@ impl Link {
                 Some(true) | None => {}
             }
             self.streams[id].state.lock().unwrap().readers.retain(|w| !Arc::ptr_eq(w, &me));
+        }
+    }
+
+    /// Waits for a stream as `accept` does for its queue: on a lock of its own.
+    fn accept_all(&self, id: usize) {
+        let stream = &self.streams[id];
+        let mut state = stream.state.lock().unwrap();
+        while state.held > 0 || !state.ended {
+            if state.held > 0 {
+                state.held -= 1;
+                stream.read.fetch_add(1, SeqCst);
+            } else {
+                state = stream.arrived.wait(state).unwrap();
+            }
         }
     }
 
@@ -224,11 +254,14 @@ impl Link {
         let mut drive = self.drive.lock().unwrap();
         let before = drive.interest();
         let turn = drive.enter(me, ticket);
-        self.rearm(before, drive.interest());
+        self.rearm(before, &drive);
         turn
     }
 
-    fn rearm(&self, before: (bool, bool), now: (bool, bool)) {
+    fn rearm(&self, before: (bool, bool), drive: &Drive<Arc<Waiter>>) {
+        let led = matches!(drive.role, Role::Leader(_));
+        assert!(led || drive.followers.is_empty(), "some follow and nobody leads");
+        let now = drive.interest();
         if before != now {
             self.kernel.change(|state| {
                 state.armed = now.0;
@@ -287,7 +320,7 @@ impl Link {
                 } else {
                     state.held += 1;
                 }
-                state.readers.drain(..).for_each(|w| w.wake(&self.kernel));
+                state.tell(&self.streams[id].arrived, &self.kernel);
                 if !dry && direct == Some(id) {
                     break false;
                 }
@@ -307,7 +340,7 @@ impl Link {
         for stream in &self.streams {
             let mut state = stream.state.lock().unwrap();
             state.ended = true;
-            state.readers.drain(..).for_each(|w| w.wake(&self.kernel));
+            state.tell(&stream.arrived, &self.kernel);
         }
         let sleepers = {
             let mut drive = self.drive.lock().unwrap();
@@ -345,7 +378,7 @@ impl Link {
                 let mut drive = self.drive.lock().unwrap();
                 let before = drive.interest();
                 ticking = drive.tick(self.now());
-                self.rearm(before, drive.interest());
+                self.rearm(before, &drive);
             }
         }
     }
@@ -364,7 +397,7 @@ impl Drop for Place<'_> {
             let mut drive = self.link.drive.lock().unwrap();
             let before = drive.interest();
             let left = drive.forget(ticket, self.slept, self.link.now());
-            self.link.rearm(before, drive.interest());
+            self.link.rearm(before, &drive);
             left
         };
         match left {

@@ -189,7 +189,7 @@ impl Link {
                 self.pump(None, false);
             }
             match self.wait(&me, id, manner == Manner::Hasty) {
-                Some(false) => return,
+                Some(false) => return self.hand_back(),
                 Some(true) | None => {}
             }
             self.streams[id].state.lock().unwrap().readers.retain(|w| !Arc::ptr_eq(w, &me));
@@ -208,6 +208,13 @@ impl Link {
                 state = stream.arrived.wait(state).unwrap();
             }
         }
+    }
+
+    fn hand_back(&self) {
+        let mut drive = self.drive.lock().unwrap();
+        let before = drive.interest();
+        drive.hand_back();
+        self.rearm(before, &drive);
     }
 
     /// Takes what is there: `false` at the end. If there is nothing, `me` is noted.

@@ -131,6 +131,13 @@ impl HostBuilder {
         self
     }
 
+    /// Whether conns to other pointsub hosts may survive the loss of their TCP
+    /// connection. This release has plain conns only, as if it were `false`: it takes
+    /// the option so that programs which need a plain conn can say so already.
+    pub fn resumable(self, _resumable: bool) -> HostBuilder {
+        self
+    }
+
     /// How long a blocked thread looks at its socket before it sleeps, where that has
     /// paid of late: it saves the time that a sleeping core takes to wake, and costs
     /// that core's time. Never on a single core. Default 50 µs; zero: never; at most

@@ -2,5 +2,6 @@
 
 mod error;
 mod proto;
+mod varint;
 
 pub use error::{Error, ErrorCode, Result};

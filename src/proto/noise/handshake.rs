@@ -35,6 +35,10 @@ enum State {
 }
 
 /// How far a step came.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "there is one at a time, and it is taken apart at once"
+)]
 pub(crate) enum Progress {
     /// The peer's next message is not here yet.
     More(Handshake),

@@ -8,7 +8,7 @@ use crate::error::{Error, ErrorCode, Result};
 
 /// The multiplexer that we offer inside the handshake, so that a peer who offers
 /// it as well spends no round trip on negotiating it.
-pub(crate) const EARLY_MUXER: &str = "/yamux/1.0.0";
+pub(super) const EARLY_MUXER: &str = "/yamux/1.0.0";
 
 /// The longest payload that is decoded, in bytes. An RSA key of 4,096 bits and
 /// its signature take 1,100; the rest is room for extensions.

@@ -22,4 +22,4 @@ pub(crate) use frame::{Role, StreamId};
 pub(crate) use records::{Body, MIN_RECV_BUF};
 pub(crate) use rx::{Event, Rx};
 pub(crate) use tx::{STORAGE, Tx};
-pub(crate) use window::{MAX_WINDOW, RecvWindow};
+pub(crate) use window::RecvWindow;

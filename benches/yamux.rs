@@ -10,6 +10,8 @@
 mod error;
 #[path = "../src/proto/mod.rs"]
 mod proto;
+#[path = "../src/varint.rs"]
+mod varint;
 
 use std::hint::black_box;
 use std::io::IoSlice;

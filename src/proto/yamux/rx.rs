@@ -239,10 +239,9 @@ impl<S> Rx<S> {
         let frame = &mut self.frame;
         frame.due = Flags::NONE;
         frame.take_credit();
-        if frame.body > 0 && std::mem::replace(&mut frame.tell_unwanted, false) {
-            if self.unwanted.insert(frame.id) {
-                return Ok(Rest::Step(Step::Unwanted(frame.id)));
-            }
+        let tell = frame.body > 0 && std::mem::replace(&mut frame.tell_unwanted, false);
+        if tell && self.unwanted.insert(frame.id) {
+            return Ok(Rest::Step(Step::Unwanted(frame.id)));
         }
         while frame.body > 0 {
             let Some(n) = self.records.piece(buf, frame.body)? else { return Ok(Rest::Starved) };

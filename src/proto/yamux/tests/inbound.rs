@@ -181,10 +181,7 @@ fn a_body_can_be_taken_lent_or_left_whichever_way_it_was_framed() {
             match way {
                 0 => piece.take_into(&mut out).unwrap(),
                 1 => out.copy_from_slice(piece.bytes().unwrap()),
-                _ => {
-                    drop(piece);
-                    out.copy_from_slice(&body);
-                }
+                _ => out.copy_from_slice(&body),
             }
             assert!(out == body);
             assert_eq!(peer.told().unwrap(), [Told::Ping(9)]);

@@ -1,0 +1,237 @@
+//! How a thread sleeps, and how another wakes it.
+//!
+//! A thread has one waiter for all its life. It sleeps in one of two ways: parked,
+//! or in `poll(2)` on sockets and its own event descriptor. `wake` works for
+//! both, is sticky (a wake before the sleep ends the sleep at once) and never
+//! blocks. Every sleep may end early; callers look again.
+
+use std::cell::OnceCell;
+use std::io;
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::thread::Thread;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+
+pub(crate) struct Waiter {
+    thread: Thread,
+    /// Somebody called `wake` since the last sleep.
+    woken: AtomicBool,
+    /// The thread is in `poll`, or about to be: a wake needs the descriptor.
+    polling: AtomicBool,
+    bell: bell::Bell,
+}
+
+/// What a polling thread waits for on a socket.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum For {
+    Reading,
+    Writing,
+}
+
+impl Waiter {
+    /// The calling thread's waiter.
+    ///
+    /// # Errors
+    ///
+    /// The process is out of file descriptors.
+    pub(crate) fn current() -> io::Result<Arc<Waiter>> {
+        thread_local! { static CURRENT: OnceCell<Arc<Waiter>> = const { OnceCell::new() }; }
+        CURRENT.with(|cell| {
+            if let Some(waiter) = cell.get() {
+                return Ok(waiter.clone());
+            }
+            let waiter = Arc::new(Waiter {
+                thread: std::thread::current(),
+                woken: AtomicBool::new(false),
+                polling: AtomicBool::new(false),
+                bell: bell::Bell::new()?,
+            });
+            Ok(cell.get_or_init(|| waiter).clone())
+        })
+    }
+
+    /// Ends the thread's present or next sleep.
+    pub(crate) fn wake(&self) {
+        if self.woken.swap(true, SeqCst) {
+            return;
+        }
+        if self.polling.load(SeqCst) {
+            self.bell.ring();
+        } else {
+            self.thread.unpark();
+        }
+    }
+
+    /// Takes a wake that came before the sleep.
+    pub(crate) fn take_wake(&self) -> bool {
+        self.woken.load(SeqCst) && self.woken.swap(false, SeqCst)
+    }
+
+    /// Sleeps until `wake` or the deadline. Only the waiter's own thread may call it.
+    pub(crate) fn park(&self, deadline: Option<Instant>) {
+        while !self.take_wake() {
+            match deadline {
+                None => std::thread::park(),
+                Some(at) => match remaining(at) {
+                    Some(left) => std::thread::park_timeout(left),
+                    None => return,
+                },
+            }
+        }
+    }
+
+    /// Sleeps until the socket is ready, `wake`, or the deadline.
+    pub(crate) fn poll_one(&self, socket: &TcpStream, what: For, deadline: Option<Instant>) {
+        self.poll(&[(socket, what)], deadline, |_| ());
+    }
+
+    /// The same for several sockets; `ready` is called with the index of each
+    /// that is.
+    pub(crate) fn poll(
+        &self,
+        sockets: &[(&TcpStream, For)],
+        deadline: Option<Instant>,
+        mut ready: impl FnMut(usize),
+    ) {
+        let timeout = match deadline.map(remaining) {
+            None => None,
+            Some(left) => Timespec::try_from(left.unwrap_or(Duration::ZERO)).ok(),
+        };
+        let bell = PollFd::new(&self.bell, PollFlags::IN);
+        let flags = |what| if what == For::Reading { PollFlags::IN } else { PollFlags::OUT };
+        self.polling.store(true, SeqCst);
+        if !self.woken.load(SeqCst) {
+            // An error of poll (a signal) is an early end.
+            let rang = if let &[(socket, what)] = sockets {
+                let mut fds = [bell, PollFd::new(socket, flags(what))];
+                let _ = rustix::event::poll(&mut fds, timeout.as_ref());
+                if !fds[1].revents().is_empty() {
+                    ready(0);
+                }
+                !fds[0].revents().is_empty()
+            } else {
+                let mut fds = vec![bell];
+                fds.extend(sockets.iter().map(|&(s, what)| PollFd::new(s, flags(what))));
+                let _ = rustix::event::poll(&mut fds, timeout.as_ref());
+                let fired = fds.iter().enumerate().skip(1).filter(|(_, f)| !f.revents().is_empty());
+                fired.for_each(|(i, _)| ready(i - 1));
+                !fds[0].revents().is_empty()
+            };
+            if rang {
+                self.bell.silence();
+            }
+        }
+        self.polling.store(false, SeqCst);
+    }
+}
+
+/// The time left until `at`; `None` once it is over.
+pub(crate) fn remaining(at: Instant) -> Option<Duration> {
+    at.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod bell {
+    use rustix::event::{EventfdFlags, eventfd};
+    use std::io;
+    use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+    /// A descriptor that can be made readable: an eventfd.
+    pub(super) struct Bell(OwnedFd);
+
+    impl Bell {
+        pub(super) fn new() -> io::Result<Bell> {
+            Ok(Bell(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?))
+        }
+
+        pub(super) fn ring(&self) {
+            // It fails only when it rings already.
+            let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
+        }
+
+        pub(super) fn silence(&self) {
+            let _ = rustix::io::read(&self.0, &mut [0u8; 8]);
+        }
+    }
+
+    impl AsFd for Bell {
+        fn as_fd(&self) -> BorrowedFd<'_> {
+            self.0.as_fd()
+        }
+    }
+}
+
+#[cfg(all(unix, not(any(target_os = "linux", target_os = "android"))))]
+mod bell {
+    use std::io::{self, Read, Write};
+    use std::os::fd::{AsFd, BorrowedFd};
+    use std::os::unix::net::UnixStream;
+
+    /// A descriptor that can be made readable: a pair of sockets.
+    pub(super) struct Bell {
+        ears: UnixStream,
+        clapper: UnixStream,
+    }
+
+    impl Bell {
+        pub(super) fn new() -> io::Result<Bell> {
+            let (ears, clapper) = UnixStream::pair()?;
+            ears.set_nonblocking(true)?;
+            clapper.set_nonblocking(true)?;
+            Ok(Bell { ears, clapper })
+        }
+
+        pub(super) fn ring(&self) {
+            let _ = (&self.clapper).write(&[1]);
+        }
+
+        pub(super) fn silence(&self) {
+            let _ = (&self.ears).read(&mut [0u8; 64]);
+        }
+    }
+
+    impl AsFd for Bell {
+        fn as_fd(&self) -> BorrowedFd<'_> {
+            self.ears.as_fd()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    #[test]
+    fn a_wake_before_the_sleep_ends_it_at_once_in_both_ways() {
+        let waiter = Waiter::current().unwrap();
+        waiter.wake();
+        waiter.park(None);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        waiter.wake();
+        waiter.poll_one(&socket, For::Reading, None);
+        assert!(waiter.take_wake());
+    }
+
+    #[test]
+    fn a_wake_from_another_thread_ends_a_poll_and_a_deadline_does_too() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let waiter = Waiter::current().unwrap();
+        for _ in 0..100 {
+            let other = waiter.clone();
+            let thread = std::thread::spawn(move || other.wake());
+            while !waiter.take_wake() {
+                waiter.poll_one(&socket, For::Reading, None);
+            }
+            thread.join().unwrap();
+        }
+        let start = Instant::now();
+        waiter.poll_one(&socket, For::Reading, Some(start + Duration::from_millis(20)));
+        assert!(start.elapsed() >= Duration::from_millis(15));
+    }
+}

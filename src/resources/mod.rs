@@ -1,0 +1,3 @@
+//! Floor 0: what is lent and given back.
+
+pub(crate) mod buffers;

@@ -23,7 +23,7 @@ use libp2p_identity::Keypair;
 use proto::buf::RecvBuf;
 use proto::connection::{Step, Upgrade, Upgraded};
 use proto::noise::Identity;
-use proto::yamux::{Event, Flow, Role, Rx, STORAGE, StreamId, Tx};
+use proto::yamux::{Event, Flow, Role, Rx, StreamId, Tx};
 
 const ID: StreamId = 1;
 
@@ -44,7 +44,7 @@ impl Path {
         let mut rx = Rx::new(listener.opener, Role::Listener, listener.leftover);
         rx.insert(ID, receives.clone(), ());
         let tx = Tx::new(dialer.sealer, Role::Dialer);
-        let buf = RecvBuf::new(vec![0; STORAGE]);
+        let buf = RecvBuf::new(vec![0; 264 * 1024]);
         Path { tx, sends, rx, receives, buf, space: vec![0; 128 * 1024] }
     }
 

@@ -4,6 +4,9 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
+
+use crate::backoff::Backoff;
 
 /// The result of the crate's own functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -30,6 +33,9 @@ struct Inner {
     code: ErrorCode,
     kind: io::ErrorKind,
     what: String,
+    place: Option<&'static str>,
+    hint: Option<String>,
+    context: Vec<(&'static str, String)>,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
@@ -54,7 +60,28 @@ impl Error {
         what: String,
         source: Option<Box<dyn StdError + Send + Sync>>,
     ) -> Error {
-        Error(Arc::new(Inner { code, kind, what, source }))
+        let (place, hint, context) = (None, None, Vec::new());
+        Error(Arc::new(Inner { code, kind, what, place, hint, context, source }))
+    }
+
+    /// The same error, which happened in this function or part.
+    #[must_use]
+    pub fn at(self, place: &'static str) -> Error {
+        self.edit(|inner| inner.place = Some(place))
+    }
+
+    /// The same error with advice of its own, in place of its code's.
+    #[must_use]
+    pub fn advise(self, hint: impl Into<String>) -> Error {
+        let hint = hint.into();
+        self.edit(|inner| inner.hint = Some(hint))
+    }
+
+    /// The same error with one more fact, for programs and logs.
+    #[must_use]
+    pub fn with_context(self, name: &'static str, value: impl fmt::Display) -> Error {
+        let value = value.to_string();
+        self.edit(|inner| inner.context.push((name, value)))
     }
 
     /// What happened, for programs.
@@ -66,11 +93,86 @@ impl Error {
     pub fn kind(&self) -> io::ErrorKind {
         self.0.kind
     }
+
+    /// How bad it is.
+    pub fn severity(&self) -> Severity {
+        self.0.code.severity()
+    }
+
+    /// Where it happened: the name of a function or of a part of the library.
+    pub fn place(&self) -> Option<&'static str> {
+        self.0.place
+    }
+
+    /// What happened, in words, without the advice that [`Display`](fmt::Display) adds.
+    pub fn description(&self) -> &str {
+        &self.0.what
+    }
+
+    /// What to do next.
+    pub fn hint(&self) -> &str {
+        self.0.hint.as_deref().unwrap_or_else(|| self.0.code.hint())
+    }
+
+    /// One of the facts that came with the error, such as `received`, the
+    /// bytes of payload that had arrived when a message was cut off.
+    pub fn context(&self, name: &str) -> Option<&str> {
+        self.0.context.iter().rev().find(|(n, _)| *n == name).map(|(_, value)| value.as_str())
+    }
+
+    /// All facts that came with the error, in the order they were added.
+    pub fn contexts(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        self.0.context.iter().map(|(name, value)| (*name, value.as_str()))
+    }
+
+    /// Whether the same call may succeed later, on this conn or on a new one.
+    pub fn is_retryable(&self) -> bool {
+        self.0.code.is_retryable()
+    }
+
+    /// How long to wait before the next attempt; `attempt` counts from 0.
+    /// `None`: it would fail again.
+    ///
+    /// A random part of 100 ms, 200 ms, 400 ms and so on up to 30 s ("full
+    /// jitter"), so that many clients of one server do not come back at once;
+    /// ten times that for what a crowded peer refused.
+    pub fn retry_delay(&self, attempt: u32) -> Option<Duration> {
+        if !self.is_retryable() {
+            return None;
+        }
+        let first = if self.0.code.is_of_resources() { 10 * RETRY_FIRST } else { RETRY_FIRST };
+        Some(Backoff::new(first, RETRY_MOST).delay(attempt))
+    }
+
+    /// The same error in other words; its code, kind and source stay.
+    pub(crate) fn describe(self, what: impl Into<String>) -> Error {
+        let what = what.into();
+        self.edit(|inner| inner.what = what)
+    }
+
+    /// Changes an error that nobody else holds yet; wraps one that is shared.
+    fn edit(mut self, change: impl FnOnce(&mut Inner)) -> Error {
+        if Arc::get_mut(&mut self.0).is_none() {
+            let old = &*self.0;
+            self = Error(Arc::new(Inner {
+                code: old.code,
+                kind: old.kind,
+                what: old.what.clone(),
+                place: old.place,
+                hint: old.hint.clone(),
+                context: old.context.clone(),
+                source: Some(Box::new(self)),
+            }));
+        }
+        change(Arc::get_mut(&mut self.0).expect("it was just made, or found to be ours alone"));
+        self
+    }
 }
 
+/// What happened and what to do next, as one sentence.
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.what)
+        write!(f, "{}; {}", self.0.what, self.hint())
     }
 }
 
@@ -78,6 +180,12 @@ impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut s = f.debug_struct("Error");
         s.field("code", &self.0.code).field("kind", &self.0.kind).field("what", &self.0.what);
+        if let Some(place) = self.0.place {
+            s.field("place", &place);
+        }
+        if !self.0.context.is_empty() {
+            s.field("context", &self.0.context);
+        }
         if let Some(source) = &self.0.source {
             s.field("source", source);
         }
@@ -106,6 +214,25 @@ impl From<io::Error> for Error {
         Error::build(code, kind, e.to_string(), Some(Box::new(e)))
     }
 }
+
+/// How bad an error is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Severity {
+    /// Part of the normal course, such as the end of a conn.
+    Info,
+    /// Something was refused or late; the conn is still good.
+    Warning,
+    /// The operation failed; a new attempt or a new conn may help.
+    Error,
+    /// The peer or the program does something that no attempt will mend.
+    Critical,
+    /// The process cannot go on as it is.
+    Fatal,
+}
+
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+const RETRY_MOST: Duration = Duration::from_secs(30);
 
 macro_rules! codes {
     ($($(#[$doc:meta])* $name:ident = $number:literal, $kind:ident;)*) => {
@@ -204,6 +331,91 @@ impl ErrorCode {
         self as u16
     }
 
+    /// How bad an error with this code is.
+    pub fn severity(self) -> Severity {
+        use ErrorCode as C;
+        match self {
+            C::ConnectionClosed | C::NotConnected => Severity::Info,
+            C::Timeout
+            | C::TooManyConnections
+            | C::TooManyStreams
+            | C::BufferExhausted
+            | C::MessageTooLarge
+            | C::Rejected
+            | C::Aborted => Severity::Warning,
+            C::InvalidHeader
+            | C::ChecksumMismatch
+            | C::ProtocolViolation
+            | C::DecryptFailed
+            | C::WrongPeer
+            | C::InvalidInput => Severity::Critical,
+            C::OutOfMemory => Severity::Fatal,
+            _ => Severity::Error,
+        }
+    }
+
+    /// Whether what failed with this code may succeed later.
+    pub fn is_retryable(self) -> bool {
+        use ErrorCode as C;
+        matches!(
+            self,
+            C::Timeout
+                | C::ConnectionRefused
+                | C::ConnectionReset
+                | C::ConnectionAborted
+                | C::BrokenPipe
+                | C::Unreachable
+                | C::UnexpectedEnd
+                | C::NameResolution
+                | C::OutOfMemory
+                | C::TooManyConnections
+                | C::TooManyStreams
+                | C::BufferExhausted
+                | C::Aborted
+        )
+    }
+
+    /// What to do about an error with this code, if it says nothing better.
+    pub fn hint(self) -> &'static str {
+        use ErrorCode as C;
+        match self {
+            C::Timeout => "try again, or allow more time",
+            C::ConnectionRefused => "check that the peer listens there, and try again later",
+            C::ProtocolNotServed => "check that both sides name the same protocol",
+            C::ConnectionReset | C::ConnectionAborted | C::BrokenPipe | C::UnexpectedEnd => {
+                "open a new conn and repeat what was not answered"
+            }
+            C::ConnectionClosed => "nothing more will come; drop the conn",
+            C::NotConnected => "make a new host or listener",
+            C::UnknownAddress => "tell the host where to find the peer (add_address)",
+            C::WrongPeer => "check the address and the peer id; another key lives there",
+            C::Unreachable => "check the network and the address",
+            C::AddressInUse => "close what has it, or choose another",
+            C::NameResolution => "check the name and the resolver",
+            C::OutOfMemory | C::BufferExhausted => "send less at once, or raise the limit",
+            C::TooManyConnections | C::TooManyStreams => {
+                "close some, wait, or raise the limit on that host"
+            }
+            C::InvalidHeader | C::ProtocolViolation => {
+                "close the conn, and check that both ends speak the same protocol"
+            }
+            C::ChecksumMismatch | C::DecryptFailed => {
+                "close the conn; something between the ends changes bytes"
+            }
+            C::Unsupported => "upgrade this end, or ask the other for less",
+            C::HandshakeFailed => "check that a libp2p node with Noise answers there",
+            C::MessageTooLarge => "raise the receiver's limit, or send a stream",
+            C::InvalidInput => "correct the argument",
+            C::Rejected => "ask the other side for permission",
+            C::Aborted => "ask the sender to send it again",
+            C::Io => "see its source",
+        }
+    }
+
+    fn is_of_resources(self) -> bool {
+        (2000..3000).contains(&self.number())
+    }
+
     /// The code that describes an error of the operating system best.
     fn of_kind(kind: io::ErrorKind) -> ErrorCode {
         use io::ErrorKind as K;
@@ -243,6 +455,45 @@ mod tests {
         let os = io::Error::from(io::ErrorKind::AlreadyExists);
         let back: io::Error = Error::from(os).into();
         assert_eq!(back.kind(), io::ErrorKind::AlreadyExists);
+    }
+
+    #[test]
+    fn an_error_prints_as_one_sentence_with_advice() {
+        let e = Error::new(ErrorCode::MessageTooLarge, "a message of 5000 bytes, above 4096");
+        let text =
+            "a message of 5000 bytes, above 4096; raise the receiver's limit, or send a stream";
+        assert_eq!(e.to_string(), text);
+        assert_eq!(
+            e.clone().advise("split it").to_string(),
+            "a message of 5000 bytes, above 4096; split it"
+        );
+        for code in ErrorCode::ALL {
+            assert!(!code.hint().is_empty() && !code.hint().ends_with('.'));
+        }
+    }
+
+    #[test]
+    fn facts_are_kept_and_a_shared_error_becomes_the_source() {
+        let e =
+            Error::new(ErrorCode::UnexpectedEnd, "cut").with_context("received", 7).at("receive");
+        assert_eq!((e.context("received"), e.place()), (Some("7"), Some("receive")));
+        let shared = e.clone();
+        let wrapped = e.with_context("received", 8);
+        assert_eq!(
+            (wrapped.context("received"), shared.context("received")),
+            (Some("8"), Some("7"))
+        );
+        assert_eq!(wrapped.source().unwrap().to_string(), shared.to_string());
+    }
+
+    #[test]
+    fn only_what_may_pass_later_has_a_delay_and_it_stays_bounded() {
+        let cut = Error::new(ErrorCode::ConnectionReset, "x");
+        for attempt in [0, 1, 5, 31, 32, 64, u32::MAX] {
+            assert!(cut.retry_delay(attempt).unwrap() <= RETRY_MOST);
+        }
+        assert!(cut.retry_delay(0).unwrap() <= RETRY_FIRST);
+        assert_eq!(Error::new(ErrorCode::WrongPeer, "x").retry_delay(0), None);
     }
 
     #[test]

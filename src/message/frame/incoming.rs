@@ -1,0 +1,589 @@
+//! The receiving end: where it stands in a frame and in a message.
+
+use std::io::{self, Read, Write};
+
+use crc32fast::Hasher;
+
+use crate::error::{Error, ErrorCode, Result};
+use crate::message::compress;
+use crate::message::header::{Header, Kind, LONG, SHORT};
+use crate::resources::buffers::{self, Buffer};
+
+/// Where a receiver stands on the wire. It outlives a timeout: the next call
+/// goes on with the byte at which the last one stopped.
+#[derive(Default)]
+pub(crate) struct Incoming {
+    /// The bytes of the next header that are here already.
+    head: [u8; LONG],
+    head_len: usize,
+    /// The frame whose payload is arriving.
+    frame: Option<Frame>,
+    /// The message that the frames belong to.
+    message: Option<Message>,
+    /// Where a message is put together. Its first `message.received` bytes
+    /// are checked; what is behind them belongs to `frame`.
+    payload: Vec<u8>,
+    /// Where a frame is put together that has to be checked before it goes on.
+    scratch: Buffer,
+    /// Why nothing more can be read.
+    broken: Option<Error>,
+}
+
+/// A frame whose header has been read.
+struct Frame {
+    header: Header,
+    /// How much of payload and trailer is here.
+    got: usize,
+}
+
+/// A message of which at least the first header has been read.
+struct Message {
+    chunked: bool,
+    bare: bool,
+    /// What its first header announced.
+    total: Option<u64>,
+    /// Bytes of content that were checked and are in `payload`, or were written.
+    received: u64,
+    /// Compressed chunks were thrown away unopened: `received` is too low.
+    uncounted: bool,
+    /// Over all headers and payloads so far.
+    crc: Hasher,
+    target: Target,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Target {
+    Buffer,
+    Writer,
+    Nowhere,
+}
+
+/// Where this call wants the content.
+enum Sink<'a> {
+    Buffer { limit: u64 },
+    Writer(&'a mut dyn Write),
+    Nowhere,
+}
+
+impl Incoming {
+    /// Receives a message or a stream into `into`, which it replaces.
+    pub(crate) fn receive<R: Read + ?Sized>(
+        &mut self,
+        from: &mut R,
+        into: &mut Vec<u8>,
+        limit: u64,
+    ) -> Result<()> {
+        self.skip_rest(from)?;
+        if self.target() == Some(Target::Writer) {
+            return Err(Error::new(
+                ErrorCode::InvalidInput,
+                "a part of this message went to the writer of receive_stream",
+            )
+            .advise("go on with receive_stream"));
+        }
+        into.clear();
+        if self.message.is_none() {
+            self.payload = std::mem::take(into);
+        }
+        let outcome = self.run(from, &mut Sink::Buffer { limit });
+        if self.message.is_none() {
+            *into = std::mem::take(&mut self.payload);
+        }
+        if outcome.is_err() {
+            into.clear();
+        }
+        outcome.map(drop)
+    }
+
+    /// Receives a message or a stream into `to`, each part once it is checked.
+    pub(crate) fn receive_stream<R: Read + ?Sized>(
+        &mut self,
+        from: &mut R,
+        to: &mut dyn Write,
+    ) -> Result<u64> {
+        self.skip_rest(from)?;
+        if self.target() == Some(Target::Buffer) {
+            self.redirect(to)?;
+        }
+        self.run(from, &mut Sink::Writer(to))
+    }
+
+    /// Whether nothing of the next message has been read.
+    pub(crate) fn is_between_messages(&self) -> bool {
+        self.message.is_none() && self.head_len == 0
+    }
+
+    /// The bytes of the current message's payload that have arrived.
+    fn arrived(&self) -> u64 {
+        let checked = self.message.as_ref().map_or(0, |m| m.received);
+        let rest = self.frame.as_ref().map_or(0, |f| f.got.min(f.header.payload()));
+        checked + rest as u64
+    }
+
+    fn target(&self) -> Option<Target> {
+        self.message.as_ref().map(|m| m.target)
+    }
+
+    /// Reads what is left of a message that nobody wants.
+    fn skip_rest<R: Read + ?Sized>(&mut self, from: &mut R) -> Result<()> {
+        if self.target() == Some(Target::Nowhere) {
+            self.run(from, &mut Sink::Nowhere)?;
+        }
+        Ok(())
+    }
+
+    /// What a receive that timed out had gathered goes to a writer instead.
+    fn redirect(&mut self, to: &mut dyn Write) -> Result<()> {
+        let Some(message) = &mut self.message else { return Ok(()) };
+        let checked = message.received as usize;
+        let mut gathered = std::mem::take(&mut self.payload);
+        if let Some(Frame { header, got }) = &self.frame
+            && goes_to_payload(header, message)
+        {
+            self.scratch = buffers::take(room_for(header));
+            self.scratch[..*got].copy_from_slice(&gathered[checked..checked + got]);
+        }
+        gathered.truncate(checked);
+        message.target = Target::Writer;
+        let partial = std::mem::take(&mut self.scratch);
+        let outcome = self.deliver(&gathered, to);
+        self.scratch = partial;
+        if outcome.is_err() {
+            self.keep_trailer();
+        }
+        outcome
+    }
+
+    /// Puts what has arrived of a trailer where `discard_payload` expects it.
+    fn keep_trailer(&mut self) {
+        if let Some(Frame { header, got }) = &self.frame
+            && header.kind != Kind::Abort
+        {
+            let payload = header.payload();
+            if *got > payload {
+                self.scratch.copy_within(payload..*got, 0);
+            }
+        }
+    }
+
+    /// Goes on until the message ends; its length.
+    fn run<R: Read + ?Sized>(&mut self, from: &mut R, sink: &mut Sink<'_>) -> Result<u64> {
+        if let Some(e) = &self.broken {
+            return Err(e.clone());
+        }
+        loop {
+            match self.step(from, sink) {
+                Ok(None) => {}
+                Ok(Some(total)) => return Ok(total),
+                Err(e) => return Err(self.note(e)),
+            }
+        }
+    }
+
+    /// After some errors nothing that follows can be trusted.
+    fn note(&mut self, e: Error) -> Error {
+        use ErrorCode as C;
+        let fatal = matches!(
+            e.code(),
+            C::InvalidHeader | C::ChecksumMismatch | C::ProtocolViolation | C::Unsupported
+        );
+        if fatal {
+            (self.frame, self.message, self.head_len) = (None, None, 0);
+            (self.payload, self.scratch) = (Vec::new(), Buffer::default());
+            self.broken = Some(e.clone());
+        }
+        e
+    }
+
+    fn step<R: Read + ?Sized>(&mut self, from: &mut R, sink: &mut Sink<'_>) -> Result<Option<u64>> {
+        if self.frame.is_none() {
+            let header = self.read_header(from)?;
+            self.begin(header)?;
+            self.apply_limit(sink)?;
+        }
+        if self.goes_nowhere() {
+            self.discard_payload(from)?;
+        } else {
+            self.read_payload(from)?;
+        }
+        self.finish(sink)
+    }
+
+    fn read_header<R: Read + ?Sized>(&mut self, from: &mut R) -> Result<Header> {
+        let mut need = SHORT;
+        loop {
+            while self.head_len < need {
+                match from.read(&mut self.head[self.head_len..need]) {
+                    Ok(0) => return Err(self.ended()),
+                    Ok(n) => self.head_len += n,
+                    Err(e) => self.interrupted(e)?,
+                }
+            }
+            if need == LONG {
+                break;
+            }
+            let [a, b, c, d, ..] = self.head;
+            need = Header::length_of(&[a, b, c, d])?;
+            if need == SHORT {
+                break;
+            }
+        }
+        let header = Header::decode(&self.head[..need])?;
+        Ok(header)
+    }
+
+    /// Takes a header that is complete: opens a message, or goes on with one.
+    fn begin(&mut self, header: Header) -> Result<()> {
+        let chunked = self.message.as_ref().is_some_and(|m| m.chunked);
+        let starts = matches!(header.kind, Kind::Message | Kind::Large | Kind::Stream);
+        if starts == chunked {
+            let what = if starts { "a new message inside another" } else { "a stray chunk" };
+            return Err(violation(format!("the peer sent {what}")));
+        }
+        if starts {
+            self.message = Some(Message {
+                chunked: header.kind != Kind::Message,
+                bare: header.bare,
+                total: (header.kind == Kind::Large).then_some(header.len),
+                received: 0,
+                uncounted: false,
+                crc: Hasher::new(),
+                target: Target::Buffer,
+            });
+            self.payload.clear();
+        }
+        let message = self.message.as_mut().expect("made above, or chunked said it is there");
+        if message.bare != header.bare {
+            return Err(violation("the peer changed its mind about checksums in a message".into()));
+        }
+        message.crc.update(&self.head[..if header.is_long() { LONG } else { SHORT }]);
+        let expected = match header.kind {
+            Kind::Chunk if !header.packed => message.received.checked_add(header.len),
+            _ => Some(message.received),
+        };
+        let fits = match (header.kind, message.total, expected) {
+            (_, _, None) => false,
+            (Kind::End, total, Some(sum)) => {
+                let known = if message.uncounted { header.len } else { sum };
+                header.len == known && total.is_none_or(|t| t == known)
+            }
+            (_, total, Some(sum)) => total.is_none_or(|t| sum <= t),
+        };
+        if !fits {
+            return Err(violation("the chunks of a message do not add up to its length".into()));
+        }
+        self.head_len = 0;
+        self.frame = Some(Frame { header, got: 0 });
+        Ok(())
+    }
+
+    /// Refuses a message above the limit before any of it is buffered.
+    fn apply_limit(&mut self, sink: &Sink<'_>) -> Result<()> {
+        let (Some(message), Some(frame)) = (&mut self.message, &self.frame) else { return Ok(()) };
+        match sink {
+            Sink::Writer(_) if message.target == Target::Buffer => message.target = Target::Writer,
+            Sink::Buffer { limit } if message.target == Target::Buffer => {
+                let header = &frame.header;
+                let known = match header.kind {
+                    Kind::Large => header.len,
+                    Kind::Message | Kind::Chunk => {
+                        let overhead = if header.packed { compress::PREFIX as u64 } else { 0 };
+                        message.received + header.len.saturating_sub(overhead)
+                    }
+                    _ => 0,
+                };
+                if known > *limit {
+                    return Err(self.refuse(known, *limit));
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// From here on the message is read and thrown away.
+    fn refuse(&mut self, size: u64, limit: u64) -> Error {
+        let exact = self.message.as_ref().is_none_or(|m| m.total.is_some() || !m.chunked);
+        self.drop_content();
+        let at_least = if exact { "" } else { "at least " };
+        Error::new(
+            ErrorCode::MessageTooLarge,
+            format!("a message of {at_least}{size} bytes came, above the limit of {limit}"),
+        )
+        .with_context("size", size)
+        .with_context("limit", limit)
+    }
+
+    /// Nobody wants this message any more; what is left of it will be skipped.
+    fn drop_content(&mut self) {
+        match &mut self.message {
+            Some(message) if message.chunked || self.frame.is_some() => {
+                message.target = Target::Nowhere;
+            }
+            _ => self.message = None,
+        }
+        self.payload = Vec::new();
+        self.scratch = Buffer::default();
+    }
+
+    fn goes_nowhere(&self) -> bool {
+        let aborts = self.frame.as_ref().is_some_and(|f| f.header.kind == Kind::Abort);
+        self.target() == Some(Target::Nowhere) && !aborts
+    }
+
+    /// Reads payload and trailer to where they are wanted, without waiting for
+    /// more; four bytes more of the same message are taken if they are there.
+    fn read_payload<R: Read + ?Sized>(&mut self, from: &mut R) -> Result<()> {
+        while let (Some(frame), Some(message)) = (&mut self.frame, &mut self.message) {
+            let header = &frame.header;
+            let need = header.payload() + header.trailer();
+            if frame.got >= need {
+                break;
+            }
+            let room = room_for(header);
+            let buffer = if goes_to_payload(header, message) {
+                let base = message.received as usize;
+                make_room(&mut self.payload, base + frame.got, base + room);
+                &mut self.payload[base..]
+            } else {
+                if self.scratch.len() < room {
+                    // Nothing has been read there yet: room is for the frame.
+                    self.scratch = buffers::take(room);
+                }
+                &mut self.scratch[..]
+            };
+            let end = buffer.len().min(room);
+            match from.read(&mut buffer[frame.got..end]) {
+                Ok(0) => return Err(self.ended()),
+                Ok(n) => {
+                    let fresh = frame.got..(frame.got + n).min(header.payload());
+                    if !header.bare && !fresh.is_empty() {
+                        message.crc.update(&buffer[fresh]);
+                    }
+                    frame.got += n;
+                }
+                Err(e) => self.interrupted(e)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads payload and trailer to nowhere; keeps the trailer.
+    fn discard_payload<R: Read + ?Sized>(&mut self, from: &mut R) -> Result<()> {
+        while let (Some(frame), Some(message)) = (&mut self.frame, &mut self.message) {
+            let (payload, trailer) = (frame.header.payload(), frame.header.trailer());
+            if frame.got >= payload + trailer {
+                break;
+            }
+            if self.scratch.len() < trailer + SKIP_STEP {
+                let kept = std::mem::replace(&mut self.scratch, buffers::take(trailer + SKIP_STEP));
+                let kept_len = kept.len().min(trailer);
+                self.scratch[..kept_len].copy_from_slice(&kept[..kept_len]);
+            }
+            let room = if frame.got < payload {
+                trailer..trailer + (payload - frame.got).min(SKIP_STEP)
+            } else {
+                frame.got - payload..trailer
+            };
+            match from.read(&mut self.scratch[room.clone()]) {
+                Ok(0) => return Err(self.ended()),
+                Ok(n) => {
+                    if frame.got < payload {
+                        message.crc.update(&self.scratch[room.start..room.start + n]);
+                    }
+                    frame.got += n;
+                }
+                Err(e) => self.interrupted(e)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// A frame is complete: checks it, hands it on; the length of the message
+    /// if that is complete as well.
+    fn finish(&mut self, sink: &mut Sink<'_>) -> Result<Option<u64>> {
+        let nowhere = self.goes_nowhere();
+        let (Some(frame), Some(message)) = (self.frame.take(), &mut self.message) else {
+            return Ok(None);
+        };
+        let header = frame.header;
+        let (len, trailer) = (header.payload(), header.trailer());
+        let base = message.received as usize;
+        let direct = goes_to_payload(&header, message);
+        let buffer = if direct { &self.payload[base..] } else { &self.scratch[..] };
+        // What is thrown away leaves only its trailer behind.
+        let behind = &buffer[if nowhere { 0 } else { len }..];
+        if trailer > 0 && behind[..trailer] != message.crc.clone().finalize().to_be_bytes() {
+            return Err(mismatch(message.received));
+        }
+        let extra = frame.got - len - trailer;
+        self.head[..extra].copy_from_slice(&behind[trailer..trailer + extra]);
+        self.head_len = extra;
+        if direct {
+            self.payload.truncate(base + len);
+        }
+        match header.kind {
+            Kind::Large | Kind::Stream => return Ok(None),
+            Kind::Abort => return Err(self.aborted(len)),
+            Kind::Message | Kind::Chunk if nowhere => {
+                // Compressed content is not opened only to be thrown away.
+                message.uncounted |= header.packed;
+                message.received += header.len;
+            }
+            Kind::Message | Kind::Chunk => self.accept(header, sink)?,
+            Kind::End => {}
+        }
+        match (header.kind, &self.message) {
+            (Kind::Message | Kind::End, Some(message)) => {
+                let received = message.received;
+                self.message = None;
+                self.scratch = Buffer::default();
+                Ok(Some(received))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Takes the checked content of a frame.
+    fn accept(&mut self, header: Header, sink: &mut Sink<'_>) -> Result<()> {
+        let Some(message) = &mut self.message else { return Ok(()) };
+        let scratch = std::mem::take(&mut self.scratch);
+        let frame = &scratch[..header.payload().min(scratch.len())];
+        if header.packed {
+            let size = compress::unpacked_len(frame)?;
+            let sum = message.received + size as u64;
+            if message.total.is_some_and(|total| sum > total) {
+                return Err(violation("a message is longer than its length".into()));
+            }
+            if let Sink::Buffer { limit } = sink
+                && sum > *limit
+            {
+                return Err(self.refuse(sum, *limit));
+            }
+        }
+        match (message.target, header.packed) {
+            (Target::Buffer, true) => {
+                let before = self.payload.len();
+                compress::unpack(frame, &mut self.payload)?;
+                message.received += (self.payload.len() - before) as u64;
+            }
+            (Target::Buffer, false) => message.received += header.len,
+            (_, packed) => {
+                let mut opened = Vec::new();
+                if packed {
+                    compress::unpack(frame, &mut opened)?;
+                }
+                let content = if packed { &opened } else { frame };
+                message.received += content.len() as u64;
+                if let Sink::Writer(to) = sink {
+                    self.deliver(content, *to)?;
+                }
+            }
+        }
+        // Its storage serves the next chunk.
+        self.scratch = scratch;
+        Ok(())
+    }
+
+    fn deliver(&mut self, content: &[u8], to: &mut dyn Write) -> Result<()> {
+        to.write_all(content).map_err(|e| {
+            self.drop_content();
+            let what = format!("the writer that receives the stream failed: {e}");
+            Error::from(e).describe(what).advise("the next receive skips the rest of the stream")
+        })
+    }
+
+    fn aborted(&mut self, reason: usize) -> Error {
+        let reason = String::from_utf8_lossy(&self.scratch[..reason]).escape_debug().to_string();
+        let received = self.message.take().map_or(0, |m| m.received);
+        self.drop_content();
+        Error::new(
+            ErrorCode::Aborted,
+            format!("the sender gave up after {received} bytes of a message: {reason}"),
+        )
+        .with_context("received", received)
+    }
+
+    /// The end of the stream, where no byte or some of a message is here.
+    fn ended(&self) -> Error {
+        if self.is_between_messages() {
+            return Error::new(ErrorCode::ConnectionClosed, "the peer closed, between messages");
+        }
+        let received = self.arrived();
+        let what = match self.message.as_ref().and_then(|m| m.total.or(self.whole_len())) {
+            Some(total) => format!("the connection ended after {received} of {total} bytes"),
+            None => format!("the connection ended after {received} bytes"),
+        };
+        Error::new(ErrorCode::UnexpectedEnd, format!("{what} of a message's payload"))
+            .with_context("received", received)
+    }
+
+    fn whole_len(&self) -> Option<u64> {
+        let header = self.frame.as_ref()?.header;
+        (header.kind == Kind::Message).then_some(header.len)
+    }
+
+    /// Swallows an interruption; says where any other error has struck.
+    fn interrupted(&self, e: io::Error) -> Result<()> {
+        if e.kind() == io::ErrorKind::Interrupted {
+            return Ok(());
+        }
+        if self.is_between_messages() {
+            return Err(e.into());
+        }
+        let received = self.arrived();
+        let what = format!("after {received} bytes of a message's payload: {e}");
+        Err(Error::from(e).describe(what).with_context("received", received))
+    }
+}
+
+/// Whether a frame is read straight to its place in the message.
+fn goes_to_payload(header: &Header, message: &Message) -> bool {
+    let content = matches!(header.kind, Kind::Message | Kind::Chunk);
+    content && !header.packed && message.target == Target::Buffer
+}
+
+/// The space for payload and trailer, and for four bytes more where at least
+/// that many follow in the same message: behind a chunk stands another header.
+fn room_for(header: &Header) -> usize {
+    let ahead = if header.kind == Kind::Chunk { SHORT } else { 0 };
+    header.payload() + header.trailer() + ahead
+}
+
+/// Grows `buffer` so that some bytes can be read at `at`, never far beyond
+/// what has arrived, and not beyond `most`.
+///
+/// The length grows by [`STEP_MIN`] to [`STEP_MAX`] (those bytes are cleared),
+/// the capacity by what has arrived up to a mebibyte, and from eight on by an
+/// eighth: one allocator or another copies at each growth.
+fn make_room(buffer: &mut Vec<u8>, at: usize, most: usize) {
+    if at < buffer.len() {
+        return;
+    }
+    let len = most.min(at + at.clamp(STEP_MIN, STEP_MAX));
+    if len > buffer.capacity() {
+        let growth = at.clamp(STEP_MIN, CAPACITY_STEP.max(at / 8));
+        buffer.reserve_exact(most.min(at + growth) - buffer.len());
+    }
+    buffer.resize(len, 0);
+}
+
+fn violation(what: String) -> Error {
+    Error::new(ErrorCode::ProtocolViolation, what)
+}
+
+fn mismatch(received: u64) -> Error {
+    Error::new(
+        ErrorCode::ChecksumMismatch,
+        format!("a frame was damaged, behind {received} good bytes of its message"),
+    )
+    .with_context("received", received)
+}
+
+/// The first step holds any message that is sent whole.
+const STEP_MIN: usize = (64 << 10) + 8;
+const STEP_MAX: usize = 256 << 10;
+const CAPACITY_STEP: usize = 1 << 20;
+
+/// How much is read at once of what is thrown away.
+const SKIP_STEP: usize = 64 << 10;

@@ -1,0 +1,139 @@
+//! A transporter whose conn times out at any byte goes on at the next call.
+
+mod support;
+
+use std::io;
+use std::time::Duration;
+
+use pointsub::{ErrorCode, MessageTransporter, receive_message, send_message, send_stream};
+use support::{Content, Unkind, bytes, tcp_pair};
+
+#[test]
+fn a_read_timeout_before_a_message_costs_nothing() {
+    let (mut a, mut b) = tcp_pair();
+    b.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+    let e = receive_message(&mut b).unwrap_err();
+    assert!(matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut));
+    assert_eq!(e.code(), ErrorCode::Timeout);
+    send_message(&mut a, b"late").unwrap();
+    b.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    assert_eq!(receive_message(&mut b).unwrap(), b"late");
+}
+
+#[test]
+fn the_free_function_says_that_it_cannot_go_on() {
+    let mut wire = Vec::new();
+    send_message(&mut wire, b"a message").unwrap();
+    let (mut a, mut b) = tcp_pair();
+    io::Write::write_all(&mut a, &wire[..7]).unwrap();
+    b.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+    let e = receive_message(&mut b).unwrap_err();
+    assert_eq!((e.code(), e.context("received")), (ErrorCode::Timeout, Some("3")));
+    assert!(e.to_string().contains("cannot go on"), "{e}");
+}
+
+#[test]
+fn a_transporter_goes_on_after_a_timeout_at_any_byte_with_any_call() {
+    for seed in 0..400 {
+        let mut random = Content::new(seed);
+        let sizes: Vec<usize> =
+            (0..6).map(|i| [0, 1, 4, 900, 66_000, 200_000][(i + random.below(6)) % 6]).collect();
+        let mut wire = Vec::new();
+        for (i, &size) in sizes.iter().enumerate() {
+            let content = bytes(i as u64, size);
+            if random.below(2) == 0 {
+                send_message(&mut wire, &content).unwrap();
+            } else {
+                send_stream(&mut wire, &mut Unkind::new(&content[..], seed, 30_000)).unwrap();
+            }
+        }
+        let most = [3, 100, 30_000, 500_000][random.below(4)];
+        let mut unkind = Unkind::new(&wire[..], seed, most.max(wire.len() / 2000));
+        unkind.timeouts = true;
+        let mut there = MessageTransporter::new(unkind);
+        for (i, &size) in sizes.iter().enumerate() {
+            let content = bytes(i as u64, size);
+            let mut out = Vec::new();
+            let mut streaming = false;
+            let got = loop {
+                // Once a part went to the writer, only receive_stream goes on.
+                streaming |= random.below(4) == 0;
+                let outcome = if streaming {
+                    there.receive_stream(&mut out).map(|n| assert_eq!(n, size as u64))
+                } else {
+                    there.receive_into(&mut out)
+                };
+                match outcome {
+                    Ok(()) => break out,
+                    Err(e) => assert_eq!(e.code(), ErrorCode::Timeout, "seed {seed}: {e}"),
+                }
+            };
+            assert!(got == content, "seed {seed}, message {i} of {size}");
+        }
+    }
+}
+
+#[test]
+fn a_half_delivered_stream_is_never_returned_as_a_message() {
+    let mut wire = Vec::new();
+    send_stream(&mut wire, &mut Unkind::new(&bytes(1, 5000)[..], 1, 1000)).unwrap();
+    // Both, that a part came and that the rest did not, happens for some seed.
+    let (mut there, mut out) = (3..)
+        .find_map(|seed| {
+            let mut unkind = Unkind::new(&wire[..], seed, 700);
+            unkind.timeouts = true;
+            let mut there = MessageTransporter::new(unkind);
+            let mut out = Vec::new();
+            let interrupted = there.receive_stream(&mut out).is_err();
+            (interrupted && !out.is_empty()).then_some((there, out))
+        })
+        .unwrap();
+    assert_eq!(there.receive().unwrap_err().code(), ErrorCode::InvalidInput);
+    while there.receive_stream(&mut out).is_err() {}
+    assert!(out == bytes(1, 5000));
+}
+
+#[test]
+fn a_sender_that_timed_out_keeps_the_frames_in_order() {
+    for seed in 0..300 {
+        let mut random = Content::new(seed);
+        let mut unkind = Unkind::new(Vec::new(), seed, 40_000);
+        unkind.timeouts = true;
+        let mut here = MessageTransporter::new(unkind);
+        let mut sent = Vec::new();
+        for i in 0..12u64 {
+            let content = bytes(i, [8, 9, 900, 66_000, 700_000][random.below(5)]);
+            let stream = random.below(2) == 0;
+            let outcome = if stream {
+                here.send_stream(&mut &content[..]).map(drop)
+            } else {
+                here.send(&content)
+            };
+            sent.push((content, outcome.is_ok()));
+        }
+        let mut wire = loop {
+            match here.settle() {
+                Ok(()) => break here.into_inner().inner,
+                Err(e) => assert_eq!(e.code(), ErrorCode::Timeout, "seed {seed}: {e}"),
+            }
+        };
+        send_message(&mut wire, b"last").unwrap();
+        let mut there = MessageTransporter::new(&wire[..]);
+        let mut sent = sent.into_iter();
+        loop {
+            match there.receive() {
+                Ok(m) if m == b"last" => break,
+                // What was reported as sent arrives; of the others some do.
+                Ok(m) => loop {
+                    let (content, ok) = sent.next().expect("a message that was not sent");
+                    if m == content {
+                        break;
+                    }
+                    assert!(!ok, "seed {seed}: a message is missing");
+                },
+                Err(e) => assert_eq!(e.code(), ErrorCode::Aborted, "seed {seed}: {e}"),
+            }
+        }
+        assert!(sent.all(|(_, ok)| !ok), "seed {seed}: a message is missing");
+    }
+}

@@ -6,6 +6,8 @@
 
 #![allow(dead_code, unreachable_pub, unused_imports, missing_docs)]
 
+#[path = "../src/backoff.rs"]
+mod backoff;
 #[path = "../src/error.rs"]
 mod error;
 #[path = "../src/proto/mod.rs"]

@@ -9,7 +9,6 @@ mod end;
 mod mux;
 mod wire;
 
-use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use app::{App, Gone, Reads};
@@ -20,25 +19,6 @@ use wire::{Rng, Wire};
 use crate::error::Error;
 use crate::proto::noise::pair;
 use crate::proto::yamux::Role;
-
-#[test]
-fn whatever_two_ends_do_every_byte_arrives_in_its_place_or_a_fault_is_known() {
-    let started = Instant::now();
-    let mut seen = Seen::default();
-    for seed in seeds() {
-        let failing = Named(seed);
-        let mut sim = Sim::new(seed, started);
-        sim.run();
-        seen.add(&sim);
-        std::mem::forget(failing);
-    }
-    println!("{seen:?} in {:?}", started.elapsed());
-    // So that a simulation in which nothing happens does not pass for good.
-    if seeds().count() >= 1_000 {
-        let Seen { bytes, grown, stalled, reset, dropped, faulty, failed } = seen;
-        assert!([bytes, grown, stalled, reset, dropped, faulty, failed].iter().all(|n| *n > 0));
-    }
-}
 
 /// How much a simulation moves, and in what portions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -266,55 +246,81 @@ fn check_delivered(sender: &App, reader: &App) {
     }
 }
 
-/// What the seeds led to, so that it can be seen that they led anywhere.
-#[derive(Debug, Default)]
-struct Seen {
-    bytes: usize,
-    grown: usize,
-    stalled: usize,
-    reset: usize,
-    dropped: usize,
-    faulty: usize,
-    failed: usize,
-}
-
-impl Seen {
-    fn add(&mut self, sim: &Sim) {
-        self.faulty += usize::from(sim.is_faulty);
-        for end in &sim.ends {
-            self.failed += usize::from(end.is_dead);
-            for app in end.mux.iter().flat_map(|mux| mux.streams.values()) {
-                self.bytes += app.consumed;
-                self.grown += usize::from(app.window.size() > 256 << 10);
-                self.stalled += usize::from(app.is_live() && app.sent < app.wants);
-                self.reset += usize::from(app.reset_heard);
-                self.dropped += usize::from(app.gone == Gone::Dropped);
-            }
-        }
-    }
-}
-
-/// Says which seed it was if the test fails before it is forgotten.
-struct Named(u64);
-
-impl Drop for Named {
-    fn drop(&mut self) {
-        eprintln!("seed {0}: run again with POINTSUB_SEEDS={0}..{1}", self.0, self.0 + 1);
-    }
-}
-
-fn seeds() -> Range<u64> {
-    let Ok(seeds) = std::env::var("POINTSUB_SEEDS") else { return 0..10_000 };
-    let number = |s: &str| s.parse().expect("POINTSUB_SEEDS is a number or from..to");
-    match seeds.split_once("..") {
-        Some((from, to)) => number(from)..number(to),
-        None => 0..number(&seeds),
-    }
-}
-
 /// How long the applications do as they like before they come to an end.
 const STEPS: usize = 150;
 
 /// One simulation of so many begins with the upgrade, whose keys are by chance:
 /// the others are the same again for the same seed, to the byte.
 const UPGRADES: usize = 32;
+
+#[cfg(test)]
+mod tests {
+    use std::ops::Range;
+
+    use super::*;
+
+    #[test]
+    fn whatever_two_ends_do_every_byte_arrives_in_its_place_or_a_fault_is_known() {
+        let started = Instant::now();
+        let mut seen = Seen::default();
+        for seed in seeds() {
+            let failing = Named(seed);
+            let mut sim = Sim::new(seed, started);
+            sim.run();
+            seen.add(&sim);
+            std::mem::forget(failing);
+        }
+        println!("{seen:?} in {:?}", started.elapsed());
+        // So that a simulation in which nothing happens does not pass for good.
+        if seeds().count() >= 1_000 {
+            let Seen { bytes, grown, stalled, reset, dropped, faulty, failed } = seen;
+            assert!([bytes, grown, stalled, reset, dropped, faulty, failed].iter().all(|n| *n > 0));
+        }
+    }
+
+    /// What the seeds led to, so that it can be seen that they led anywhere.
+    #[derive(Debug, Default)]
+    struct Seen {
+        bytes: usize,
+        grown: usize,
+        stalled: usize,
+        reset: usize,
+        dropped: usize,
+        faulty: usize,
+        failed: usize,
+    }
+
+    impl Seen {
+        fn add(&mut self, sim: &Sim) {
+            self.faulty += usize::from(sim.is_faulty);
+            for end in &sim.ends {
+                self.failed += usize::from(end.is_dead);
+                for app in end.mux.iter().flat_map(|mux| mux.streams.values()) {
+                    self.bytes += app.consumed;
+                    self.grown += usize::from(app.window.size() > 256 << 10);
+                    self.stalled += usize::from(app.is_live() && app.sent < app.wants);
+                    self.reset += usize::from(app.reset_heard);
+                    self.dropped += usize::from(app.gone == Gone::Dropped);
+                }
+            }
+        }
+    }
+
+    /// Says which seed it was if the test fails before it is forgotten.
+    struct Named(u64);
+
+    impl Drop for Named {
+        fn drop(&mut self) {
+            eprintln!("seed {0}: run again with POINTSUB_SEEDS={0}..{1}", self.0, self.0 + 1);
+        }
+    }
+
+    fn seeds() -> Range<u64> {
+        let Ok(seeds) = std::env::var("POINTSUB_SEEDS") else { return 0..10_000 };
+        let number = |s: &str| s.parse().expect("POINTSUB_SEEDS is a number or from..to");
+        match seeds.split_once("..") {
+            Some((from, to)) => number(from)..number(to),
+            None => 0..number(&seeds),
+        }
+    }
+}

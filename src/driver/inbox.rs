@@ -113,7 +113,11 @@ impl Inbox {
 }
 
 fn take(len: usize) -> Buffer {
-    if len <= UNPOOLED { Buffer::from(vec![0; len.next_power_of_two()]) } else { buffers::take(len) }
+    if len <= UNPOOLED {
+        Buffer::from(vec![0; len.next_power_of_two()])
+    } else {
+        buffers::take(len)
+    }
 }
 
 /// Buffers up to this size are the stream's own: an idle stream may keep one.

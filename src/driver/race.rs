@@ -23,7 +23,11 @@ use crate::proto::noise::Identity;
 pub(crate) enum Place {
     Socket(SocketAddr),
     /// A name, which is resolved on a thread of its own: that can take long.
-    Name { name: String, port: u16, family: Family },
+    Name {
+        name: String,
+        port: u16,
+        family: Family,
+    },
 }
 
 /// Which of a name's addresses count.

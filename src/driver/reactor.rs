@@ -3,8 +3,8 @@
 //!
 //! It holds links, never a handle of the host: so the host can end, and ends it.
 
-use std::collections::BinaryHeap;
 use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::io;
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
@@ -54,12 +54,8 @@ pub(crate) fn start(name: String) -> io::Result<(Arc<Handle>, JoinHandle<()>)> {
         links: Mutex::default(),
         errands: Mutex::default(),
     });
-    let reactor = Reactor {
-        poll,
-        handle: handle.clone(),
-        ticking: Vec::new(),
-        timers: BinaryHeap::new(),
-    };
+    let reactor =
+        Reactor { poll, handle: handle.clone(), ticking: Vec::new(), timers: BinaryHeap::new() };
     let thread = std::thread::Builder::new().name(name).spawn(move || reactor.run())?;
     Ok((handle, thread))
 }
@@ -93,7 +89,12 @@ impl Handle {
     }
 
     /// Watches a socket for (reading, writing).
-    pub(super) fn register(&self, socket: &TcpStream, token: Token, want: (bool, bool)) -> io::Result<()> {
+    pub(super) fn register(
+        &self,
+        socket: &TcpStream,
+        token: Token,
+        want: (bool, bool),
+    ) -> io::Result<()> {
         match interest(want) {
             Some(interest) => {
                 self.registry.register(&mut SourceFd(&socket.as_raw_fd()), token, interest)

@@ -151,13 +151,17 @@ impl Stream {
             }),
         })
     }
-
 }
 
 impl State {
     /// Keeps a body that arrived, for the reader or in its very memory. Returns
     /// how many bytes nobody will read.
-    pub(super) fn store(&mut self, body: Body<'_>, id: StreamId, to: &mut Direct<'_>) -> Result<usize> {
+    pub(super) fn store(
+        &mut self,
+        body: Body<'_>,
+        id: StreamId,
+        to: &mut Direct<'_>,
+    ) -> Result<usize> {
         let n = body.len();
         let unread = if self.deaf || self.end.is_some() {
             // Dropping it has it checked and thrown away.

@@ -60,7 +60,9 @@ pub(crate) fn to_listen(addr: &Multiaddr) -> Result<SocketAddr> {
 fn unusable(addr: &Multiaddr) -> Error {
     Error::new(
         ErrorCode::InvalidInput,
-        format!("{addr} is not a TCP address: give /ip4, /ip6, /dns, /dns4 or /dns6, then /tcp/<port>"),
+        format!(
+            "{addr} is not a TCP address: give /ip4, /ip6, /dns, /dns4 or /dns6, then /tcp/<port>"
+        ),
     )
 }
 
@@ -80,7 +82,13 @@ mod tests {
         }
         let named = to_place(&"/dns4/localhost/tcp/5".parse().unwrap()).unwrap();
         assert_eq!(named, Place::Name { name: "localhost".into(), port: 5, family: Family::V4 });
-        for text in ["/ip4/127.0.0.1/udp/1", "/ip4/127.0.0.1", "/tcp/1", "/ip4/1.2.3.4/tcp/1/ws", "/memory/1"] {
+        for text in [
+            "/ip4/127.0.0.1/udp/1",
+            "/ip4/127.0.0.1",
+            "/tcp/1",
+            "/ip4/1.2.3.4/tcp/1/ws",
+            "/memory/1",
+        ] {
             let addr: Multiaddr = text.parse().unwrap();
             assert_eq!(to_place(&addr).unwrap_err().code(), ErrorCode::InvalidInput, "{text}");
         }

@@ -178,7 +178,8 @@ impl HostBuilder {
         ];
         for (name, time, least) in times {
             if time < least || time > LONGEST {
-                let what = format!("{name} is {time:?}: it has to be from {least:?} to {LONGEST:?}");
+                let what =
+                    format!("{name} is {time:?}: it has to be from {least:?} to {LONGEST:?}");
                 return Err(Error::new(ErrorCode::InvalidInput, what));
             }
         }

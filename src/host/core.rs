@@ -161,7 +161,10 @@ impl Core {
         deadline: Option<Instant>,
     ) -> Result<Arc<Link>> {
         if peer == self.peer_id() {
-            return Err(Error::new(ErrorCode::InvalidInput, "a host does not dial its own peer id"));
+            return Err(Error::new(
+                ErrorCode::InvalidInput,
+                "a host does not dial its own peer id",
+            ));
         }
         let mut tried: Vec<Place> = Vec::new();
         loop {
@@ -214,7 +217,9 @@ impl Core {
             let result = match outcome {
                 Outcome::Won(secured) => core.new_link(secured),
                 Outcome::Lost(e) => Err(e),
-                Outcome::Unfinished(_) => Err(Error::new(ErrorCode::Timeout, "the dial was given up")),
+                Outcome::Unfinished(_) => {
+                    Err(Error::new(ErrorCode::Timeout, "the dial was given up"))
+                }
             };
             let counter = match result {
                 Ok(_) => &core.counters.dialled,

@@ -29,9 +29,9 @@ fn load(file: File, path: &Path) -> Result<Keypair> {
 
 fn create(path: &Path) -> Result<Keypair> {
     let keypair = Keypair::generate_ed25519();
-    let bytes = keypair.to_protobuf_encoding().map_err(|e| {
-        Error::with_source(ErrorCode::Io, "a fresh key cannot be encoded", e)
-    })?;
+    let bytes = keypair
+        .to_protobuf_encoding()
+        .map_err(|e| Error::with_source(ErrorCode::Io, "a fresh key cannot be encoded", e))?;
     // Written beside and linked into place: who reads it meanwhile finds it whole,
     // and of two that make it at once one wins and both use its key.
     let mut name = path.file_name().unwrap_or_default().to_os_string();

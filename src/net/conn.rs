@@ -385,7 +385,8 @@ impl Shared {
         if self.nonblocking.load(Relaxed) {
             return io::ErrorKind::WouldBlock.into();
         }
-        Error::new(ErrorCode::Timeout, format!("the {what} timed out; the conn stays usable")).into()
+        Error::new(ErrorCode::Timeout, format!("the {what} timed out; the conn stays usable"))
+            .into()
     }
 }
 
@@ -457,7 +458,8 @@ fn check_timeout(timeout: Option<Duration>) -> io::Result<Option<Duration>> {
 }
 
 fn store_timeout(slot: &AtomicU64, timeout: Option<Duration>) -> io::Result<()> {
-    let nanos = check_timeout(timeout)?.map_or(0, |t| u64::try_from(t.as_nanos()).unwrap_or(u64::MAX));
+    let nanos =
+        check_timeout(timeout)?.map_or(0, |t| u64::try_from(t.as_nanos()).unwrap_or(u64::MAX));
     slot.store(nanos, Relaxed);
     Ok(())
 }

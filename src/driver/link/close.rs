@@ -130,7 +130,10 @@ impl Link {
             Some((_, at)) if now.saturating_duration_since(at) >= limits.silence && heard < at => {
                 Err(Error::new(
                     ErrorCode::ConnectionReset,
-                    format!("the peer was silent for {} s: the connection is lost", silent.as_secs()),
+                    format!(
+                        "the peer was silent for {} s: the connection is lost",
+                        silent.as_secs()
+                    ),
                 ))
             }
             None if silent >= limits.keepalive => {
@@ -176,7 +179,9 @@ impl Link {
         }
         for stream in self.table() {
             let late = match stream.state.lock().user {
-                User::Negotiating(_) => now.saturating_duration_since(stream.opened) >= limits.negotiation,
+                User::Negotiating(_) => {
+                    now.saturating_duration_since(stream.opened) >= limits.negotiation
+                }
                 User::Gone(since) => now.saturating_duration_since(since) >= limits.orphan,
                 User::Conn | User::Service(_) => false,
             };

@@ -185,10 +185,7 @@ impl Link {
                 buf: input,
                 ended: false,
             }),
-            tx: Mutex::new(Outbound {
-                tx: Tx::new(upgraded.sealer, role),
-                sent: 0,
-            }),
+            tx: Mutex::new(Outbound { tx: Tx::new(upgraded.sealer, role), sent: 0 }),
             control: Mutex::default(),
             control_waits: AtomicBool::new(false),
             drive: Mutex::new(Drive::new()),
@@ -257,9 +254,9 @@ impl Link {
     /// Notes a round trip; the smallest counts.
     fn saw_rtt(&self, rtt: Duration) {
         let nanos = nanos(rtt);
-        let _ = self.rtt.fetch_update(Relaxed, Relaxed, |old| {
-            (old == 0 || nanos < old).then_some(nanos)
-        });
+        let _ = self
+            .rtt
+            .fetch_update(Relaxed, Relaxed, |old| (old == 0 || nanos < old).then_some(nanos));
     }
 
     /// Ends the link: every stream hears of it, every thread wakes, the socket

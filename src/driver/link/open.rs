@@ -137,7 +137,10 @@ impl Link {
             )),
             Ok(Some(Ok(None))) if self.is_open() => Err(Error::new(
                 ErrorCode::ConnectionRefused,
-                format!("{} refused a stream of {protocol}: too many wait to be accepted", self.peer),
+                format!(
+                    "{} refused a stream of {protocol}: too many wait to be accepted",
+                    self.peer
+                ),
             )),
             Ok(Some(Ok(None))) => Ok(Negotiated::LinkGone(self.gone())),
             Ok(Some(Err(e))) => Err(e),

@@ -352,12 +352,7 @@ impl Link {
         }
     }
 
-    fn answer(
-        &self,
-        state: &mut State,
-        stream: &Stream,
-        answer: Answer,
-    ) -> Result<()> {
+    fn answer(&self, state: &mut State, stream: &Stream, answer: Answer) -> Result<()> {
         if !answer.bytes.is_empty() {
             self.reply(stream, answer.bytes)?;
         }

@@ -178,7 +178,11 @@ impl Link {
 
     /// Waits until the kernel has all that was written so far. `false`: the time
     /// is over.
-    pub(crate) fn flush(self: &Arc<Link>, stream: &Arc<Stream>, patience: Patience) -> Result<bool> {
+    pub(crate) fn flush(
+        self: &Arc<Link>,
+        stream: &Arc<Stream>,
+        patience: Patience,
+    ) -> Result<bool> {
         let mark = self.written();
         self.send_up_to(mark, Some(stream), patience)
     }
@@ -349,9 +353,15 @@ impl Link {
 enum Written {
     /// So much; the kernel has it once it has everything before `mark`, and
     /// something is `left` of that.
-    Some { n: usize, mark: u64, left: bool },
+    Some {
+        n: usize,
+        mark: u64,
+        left: bool,
+    },
     /// Too much waits for the socket already.
-    NoRoom { mark: u64 },
+    NoRoom {
+        mark: u64,
+    },
     NoCredit,
 }
 

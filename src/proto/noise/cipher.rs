@@ -6,9 +6,12 @@
 
 use std::fmt;
 
-use aws_lc_rs::aead::{Aad, Algorithm, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
+use aws_lc_rs::aead::{
+    AES_256_GCM, Aad, Algorithm, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey,
+};
 use aws_lc_rs::error::Unspecified;
 
+use super::schedule::{self, Secret};
 use crate::error::{Error, ErrorCode, Result};
 
 /// The authentication tag that ends every frame, in bytes.
@@ -18,17 +21,40 @@ pub(crate) const MAX_FRAME: usize = u16::MAX as usize;
 /// The most plaintext that one frame carries.
 pub(crate) const MAX_PLAIN: usize = MAX_FRAME - TAG;
 
-/// How frames are sealed: the algorithm, and how it writes Noise's counter into
-/// its nonce. Whatever joins ChaCha20-Poly1305 is one more variant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Suite {
-    ChaChaPoly,
+/// How the frames of a connection are sealed.
+///
+/// Any libp2p node seals with ChaCha20-Poly1305. Two hosts of this library whose
+/// processors have instructions for AES agree on AES-256-GCM, which is several times
+/// faster there; [`HostBuilder::ciphers`](crate::HostBuilder::ciphers) can keep a host
+/// from it. Neither is weaker than the other, and nobody on the way can make two hosts
+/// take the one or the other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Cipher {
+    /// AES with keys of 256 bits in Galois/counter mode, with a new key every 2^20
+    /// frames.
+    Aes256Gcm,
+    /// ChaCha20 and Poly1305, as RFC 8439 joins them: libp2p's.
+    #[default]
+    ChaCha20Poly1305,
 }
 
-impl Suite {
+impl Cipher {
+    pub(super) const ALL: [Cipher; 2] = [Cipher::Aes256Gcm, Cipher::ChaCha20Poly1305];
+
+    /// Whether this processor computes it well, and without a table that would tell
+    /// others on the machine about the key.
+    pub(super) fn is_fast_here(self) -> bool {
+        match self {
+            Cipher::Aes256Gcm => has_aes(),
+            Cipher::ChaCha20Poly1305 => true,
+        }
+    }
+
     fn algorithm(self) -> &'static Algorithm {
         match self {
-            Suite::ChaChaPoly => &CHACHA20_POLY1305,
+            Cipher::Aes256Gcm => &AES_256_GCM,
+            Cipher::ChaCha20Poly1305 => &CHACHA20_POLY1305,
         }
     }
 
@@ -36,24 +62,42 @@ impl Suite {
     fn nonce(self, counter: u64) -> Nonce {
         let mut bytes = [0; 12];
         bytes[4..].copy_from_slice(&match self {
-            Suite::ChaChaPoly => counter.to_le_bytes(),
+            Cipher::Aes256Gcm => counter.to_be_bytes(),
+            Cipher::ChaCha20Poly1305 => counter.to_le_bytes(),
         });
         Nonce::assume_unique_for_key(bytes)
     }
+
+    /// How many frames one key seals.
+    fn key_lasts(self) -> u64 {
+        match self {
+            Cipher::Aes256Gcm => AES_KEY_LASTS,
+            Cipher::ChaCha20Poly1305 => LAST_FRAME,
+        }
+    }
 }
 
-/// One key of one suite, without a counter: the caller numbers.
+impl fmt::Display for Cipher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Cipher::Aes256Gcm => "AES-256-GCM",
+            Cipher::ChaCha20Poly1305 => "ChaCha20-Poly1305",
+        })
+    }
+}
+
+/// One key of one cipher, without a counter: the caller numbers.
 pub(super) struct Key {
-    suite: Suite,
+    cipher: Cipher,
     key: LessSafeKey,
 }
 
 impl Key {
     /// The bytes stay the caller's, to be wiped; the copy inside is wiped by
     /// aws-lc when it is freed.
-    pub(super) fn new(suite: Suite, secret: &[u8; 32]) -> Key {
-        let key = UnboundKey::new(suite.algorithm(), secret).expect("every suite has 32-byte keys");
-        Key { suite, key: LessSafeKey::new(key) }
+    pub(super) fn new(cipher: Cipher, secret: &[u8; 32]) -> Key {
+        let key = UnboundKey::new(cipher.algorithm(), secret).expect("all keys have 32 bytes");
+        Key { cipher, key: LessSafeKey::new(key) }
     }
 
     /// Seals from buffer to buffer; `out` is `TAG` longer than `plain`.
@@ -65,7 +109,7 @@ impl Key {
         out: &mut [u8],
     ) -> Result<(), Unspecified> {
         let (body, tag) = out.split_at_mut_checked(plain.len()).ok_or(Unspecified)?;
-        let nonce = self.suite.nonce(counter);
+        let nonce = self.cipher.nonce(counter);
         self.key.seal_out_of_place_scatter(nonce, Aad::from(ad), plain, body, &[], tag)
     }
 
@@ -78,12 +122,12 @@ impl Key {
         out: &mut [u8],
     ) -> Result<(), Unspecified> {
         let (body, tag) = frame.split_last_chunk::<TAG>().ok_or(Unspecified)?;
-        self.key.open_separate_gather(self.suite.nonce(counter), Aad::from(ad), body, tag, out)
+        self.key.open_separate_gather(self.cipher.nonce(counter), Aad::from(ad), body, tag, out)
     }
 
     fn seal_in_place(&self, counter: u64, buf: &mut [u8]) -> Result<(), Unspecified> {
         let (body, tag) = buf.split_last_chunk_mut::<TAG>().ok_or(Unspecified)?;
-        let nonce = self.suite.nonce(counter);
+        let nonce = self.cipher.nonce(counter);
         let sealed = self.key.seal_in_place_separate_tag(nonce, Aad::empty(), body)?;
         tag.copy_from_slice(sealed.as_ref());
         Ok(())
@@ -91,7 +135,7 @@ impl Key {
 
     fn open_in_place(&self, counter: u64, frame: &mut [u8]) -> Result<usize, Unspecified> {
         let (body, tag) = frame.split_last_chunk_mut::<TAG>().ok_or(Unspecified)?;
-        let nonce = self.suite.nonce(counter);
+        let nonce = self.cipher.nonce(counter);
         Ok(self.key.open_in_place_separate_tag(nonce, Aad::empty(), tag, body)?.len())
     }
 }
@@ -100,26 +144,27 @@ impl Key {
 ///
 /// After an error nothing more may be sent: the frame's number is spent.
 pub(crate) struct Sealer {
-    key: Key,
-    counter: Counter,
+    direction: Direction,
 }
 
 impl Sealer {
-    pub(super) fn new(suite: Suite, secret: &[u8; 32]) -> Sealer {
-        Sealer { key: Key::new(suite, secret), counter: Counter(0) }
+    pub(super) fn new(cipher: Cipher, secret: Secret) -> Sealer {
+        Sealer { direction: Direction::new(cipher, secret, cipher.key_lasts()) }
     }
 
     /// Seals `plain`, at most `MAX_PLAIN` bytes, into `out`, which is `TAG` bytes
     /// longer.
     pub(crate) fn seal_into(&mut self, plain: &[u8], out: &mut [u8]) -> Result<()> {
         fits_a_frame(out.len())?;
-        self.key.seal(self.counter.take()?, &[], plain, out).map_err(|_| not_sealed())
+        let (key, number) = self.direction.frame()?;
+        key.seal(number, &[], plain, out).map_err(|_| not_sealed())
     }
 
     /// Seals all of `buf` but its last `TAG` bytes, which are room for the tag.
     pub(crate) fn seal_in_place(&mut self, buf: &mut [u8]) -> Result<()> {
         fits_a_frame(buf.len())?;
-        self.key.seal_in_place(self.counter.take()?, buf).map_err(|_| not_sealed())
+        let (key, number) = self.direction.frame()?;
+        key.seal_in_place(number, buf).map_err(|_| not_sealed())
     }
 }
 
@@ -128,14 +173,14 @@ impl Sealer {
 /// A frame that does not open is the last one: every later call fails as well,
 /// whatever it brings, and no number is skipped.
 pub(crate) struct Opener {
-    key: Key,
-    counter: Counter,
+    direction: Direction,
     poisoned: bool,
 }
 
 impl Opener {
-    pub(super) fn new(suite: Suite, secret: &[u8; 32]) -> Opener {
-        Opener { key: Key::new(suite, secret), counter: Counter(0), poisoned: false }
+    pub(super) fn new(cipher: Cipher, secret: Secret) -> Opener {
+        let direction = Direction::new(cipher, secret, cipher.key_lasts());
+        Opener { direction, poisoned: false }
     }
 
     /// Opens `frame` into `out`, which is `TAG` bytes shorter. On an error `out`
@@ -156,7 +201,8 @@ impl Opener {
         }
         // Set first, cleared by success: no way out of here forgets it.
         self.poisoned = true;
-        let opened = open(&self.key, self.counter.take()?).map_err(|_| not_opened())?;
+        let (key, number) = self.direction.frame()?;
+        let opened = open(key, number).map_err(|_| not_opened())?;
         self.poisoned = false;
         Ok(opened)
     }
@@ -164,43 +210,93 @@ impl Opener {
 
 impl fmt::Debug for Sealer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sealer").field("sealed", &self.counter.0).finish_non_exhaustive()
+        f.debug_struct("Sealer").field("sealed", &self.direction.next).finish_non_exhaustive()
     }
 }
 
 impl fmt::Debug for Opener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Opener")
-            .field("opened", &self.counter.0)
+            .field("opened", &self.direction.next)
             .field("poisoned", &self.poisoned)
             .finish_non_exhaustive()
+    }
+}
+
+/// The key of one direction, and the number of its next frame.
+struct Direction {
+    key: Key,
+    next: u64,
+    /// The number that asks for more than a look: for another key, or for the end.
+    turn: u64,
+    /// What the next key is made of, and how many frames it lasts.
+    secret: Secret,
+    lasts: u64,
+}
+
+impl Direction {
+    fn new(cipher: Cipher, secret: Secret, lasts: u64) -> Direction {
+        Direction { key: Key::new(cipher, &secret), next: 0, turn: lasts, secret, lasts }
+    }
+
+    /// Gives each number once, with the key for it, and none from `LAST_FRAME` on.
+    fn frame(&mut self) -> Result<(&Key, u64)> {
+        if self.next == self.turn {
+            self.renew()?;
+        }
+        let number = self.next;
+        self.next += 1;
+        Ok((&self.key, number))
+    }
+
+    #[cold]
+    fn renew(&mut self) -> Result<()> {
+        if self.next >= LAST_FRAME {
+            let what = "the connection has carried as many frames as its keys may seal";
+            return Err(Error::new(ErrorCode::ConnectionAborted, what));
+        }
+        self.secret = schedule::next(&self.secret);
+        self.key = Key::new(self.key.cipher, &self.secret);
+        self.turn = self.next.saturating_add(self.lasts).min(LAST_FRAME);
+        Ok(())
     }
 }
 
 /// Both ends of one direction, for the tests of what is built on them.
 #[cfg(test)]
 pub(crate) fn pair(secret: &[u8; 32]) -> (Sealer, Opener) {
-    (Sealer::new(Suite::ChaChaPoly, secret), Opener::new(Suite::ChaChaPoly, secret))
+    pair_of(Cipher::ChaCha20Poly1305, secret)
 }
 
-/// The number of the next frame.
-struct Counter(u64);
-
-impl Counter {
-    /// Gives each number once, and none from `LAST_FRAME` on.
-    fn take(&mut self) -> Result<u64> {
-        if self.0 >= LAST_FRAME {
-            let what = "the connection has carried as many frames as its keys may seal";
-            return Err(Error::new(ErrorCode::ConnectionAborted, what));
-        }
-        self.0 += 1;
-        Ok(self.0 - 1)
-    }
+#[cfg(test)]
+pub(super) fn pair_of(cipher: Cipher, secret: &[u8; 32]) -> (Sealer, Opener) {
+    (Sealer::new(cipher, Secret::new(*secret)), Opener::new(cipher, Secret::new(*secret)))
 }
+
+/// How many frames a key of AES-256-GCM seals.
+const AES_KEY_LASTS: u64 = 1 << 20;
 
 /// Noise ends at 2^64 - 1 frames; a connection ends far from there, and far
 /// beyond what a wire can carry.
 const LAST_FRAME: u64 = 1 << 62;
+
+/// AES-GCM by instructions: the cipher, and the carry-less product of its hash.
+fn has_aes() -> bool {
+    #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+    {
+        std::arch::is_x86_feature_detected!("aes")
+            && std::arch::is_x86_feature_detected!("pclmulqdq")
+    }
+    #[cfg(target_arch = "aarch64")]
+    {
+        // Both, under this one name.
+        std::arch::is_aarch64_feature_detected!("aes")
+    }
+    #[cfg(not(any(target_arch = "x86", target_arch = "x86_64", target_arch = "aarch64")))]
+    {
+        false
+    }
+}
 
 fn fits_a_frame(len: usize) -> Result<()> {
     if (TAG..=MAX_FRAME).contains(&len) {

@@ -114,3 +114,99 @@ const ALWAYS: u32 = bit(Cipher::ChaCha20Poly1305);
 
 const MAGIC: &[u8] = b"psub";
 const VERSION: u8 = 1;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A payload whose extensions are `bytes`.
+    fn payload(bytes: &[u8]) -> Vec<u8> {
+        field(4, bytes)
+    }
+
+    /// A payload with `said` in the field.
+    fn saying(said: &[u8]) -> Vec<u8> {
+        payload(&field(20_531, said))
+    }
+
+    fn field(number: u32, bytes: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        prost::encoding::bytes::encode(number, &bytes.to_vec(), &mut out);
+        out
+    }
+
+    const AES: &[u8] = b"psub\x01\0\0\0\x03\0\0\0\0";
+
+    #[test]
+    fn the_field_has_its_documented_bytes() {
+        assert_eq!(Capabilities::with_aes().encode(), field(20_531, AES));
+        assert_eq!(Capabilities::find(&saying(AES)), Some(Capabilities::with_aes()));
+        let only_chacha = Capabilities::new(&[]);
+        assert_eq!(only_chacha.encode(), field(20_531, b"psub\x01\0\0\0\x01\0\0\0\0"));
+        assert_eq!(only_chacha, Capabilities::new(&[Cipher::ChaCha20Poly1305]));
+    }
+
+    #[test]
+    fn aes_is_offered_where_the_processor_computes_it() {
+        let offered = Capabilities::default() == Capabilities::with_aes();
+        assert_eq!(offered, Cipher::Aes256Gcm.is_fast_here());
+        assert_eq!(Capabilities::new(&[Cipher::Aes256Gcm]), Capabilities::default());
+    }
+
+    #[test]
+    fn what_is_malformed_is_as_if_it_were_absent() {
+        let mut bad: Vec<Vec<u8>> = (0..AES.len()).map(|n| saying(&AES[..n])).collect();
+        bad.push(saying(b"PSUB\x01\0\0\0\x03\0\0\0\0"));
+        bad.push(saying(b"psub\x02\0\0\0\x03\0\0\0\0"));
+        bad.push(saying(b"psub\0\0\0\0\x03\0\0\0\0"));
+        bad.push(payload(b"\x98\x83\x0a\x07"));
+        bad.push(payload(b"\x9a\x83\x0a\x7f"));
+        bad.push(payload(&field(20_530, AES)));
+        bad.push(payload(&[]));
+        bad.push(Vec::new());
+        for bytes in bad {
+            assert_eq!(Capabilities::find(&bytes), None, "{}", bytes.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn what_a_later_version_adds_is_ignored() {
+        let more = Capabilities::find(&saying(b"psub\x01\xff\xff\xff\xff\xff\xff\xff\xffmore"));
+        let more = more.unwrap();
+        assert_eq!(Capabilities::with_aes().cipher(Some(more)), Cipher::Aes256Gcm);
+        let unknown = Capabilities::find(&saying(b"psub\x01\xff\xff\xff\xfd\0\0\0\0"));
+        assert_eq!(Capabilities::with_aes().cipher(unknown), Cipher::ChaCha20Poly1305);
+    }
+
+    #[test]
+    fn aes_is_taken_where_both_have_it_and_nowhere_else() {
+        let [aes, plain] = [Capabilities::with_aes(), Capabilities::new(&[])];
+        assert_eq!(aes.cipher(Some(aes)), Cipher::Aes256Gcm);
+        for (ours, theirs) in [
+            (aes, Some(plain)),
+            (plain, Some(aes)),
+            (plain, Some(plain)),
+            (aes, None),
+            (plain, None),
+        ] {
+            assert_eq!(ours.cipher(theirs), Cipher::ChaCha20Poly1305);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn both_ends_come_to_the_same_cipher(a: [u32; 2], b: [u32; 2]) {
+            let [a, b] = [a, b].map(|[ciphers, features]| Capabilities { ciphers, features });
+            prop_assert_eq!(a.cipher(Some(b)), b.cipher(Some(a)));
+            prop_assert_eq!(Capabilities::find(&payload(&a.encode())), Some(a));
+        }
+
+        #[test]
+        fn random_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
+            let _ = Capabilities::find(&bytes);
+            let _ = Capabilities::find(&saying(&bytes));
+        }
+    }
+}

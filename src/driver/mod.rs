@@ -8,6 +8,7 @@ mod inbox;
 mod link;
 mod race;
 pub(crate) mod reactor;
+mod spin;
 mod stream;
 mod waiter;
 

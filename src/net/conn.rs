@@ -323,6 +323,12 @@ impl Conn {
         &self.shared.protocol
     }
 
+    /// Whether the conn survives the loss of its TCP connection. In this release none
+    /// does: always `false`.
+    pub fn is_resumable(&self) -> bool {
+        false
+    }
+
     /// Figures of this conn.
     pub fn stats(&self) -> ConnStats {
         let Shared { link, stream, used, .. } = &*self.shared;

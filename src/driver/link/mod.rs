@@ -32,6 +32,7 @@ use parking_lot::Mutex;
 
 use super::drive::Drive;
 use super::reactor;
+use super::spin::Spin;
 use super::stream::{Service, Stream, Waiters};
 use super::waiter::Waiter;
 use crate::error::Error;
@@ -62,6 +63,7 @@ pub(crate) struct Link {
     /// Mirrors "`control` is not empty", for a look without its lock.
     control_waits: AtomicBool,
     drive: Mutex<Drive<Arc<Waiter>>>,
+    spin: Spin,
     notices: Mutex<Notices>,
     /// Streams in the table that we opened and the peer did not acknowledge.
     unacked: AtomicUsize,
@@ -154,6 +156,8 @@ pub(crate) struct LinkLimits {
     pub(crate) streams: usize,
     /// A stream that was dropped here and not finished by the peer is reset after this.
     pub(crate) orphan: Duration,
+    /// A waiting thread looks at the socket for so long before it sleeps.
+    pub(crate) spin: Duration,
     /// A stream has this long to agree on its protocol.
     pub(crate) negotiation: Duration,
 }
@@ -173,6 +177,7 @@ impl Link {
         let role = if upgraded.is_dialer { Role::Dialer } else { Role::Listener };
         let (remote, local) = (socket.peer_addr()?, socket.local_addr()?);
         let now = Instant::now();
+        let spin = owner.upgrade().map_or(Duration::ZERO, |owner| owner.limits().spin);
         Ok(Arc::new(Link {
             id,
             peer: upgraded.peer,
@@ -192,6 +197,7 @@ impl Link {
             control: Mutex::default(),
             control_waits: AtomicBool::new(false),
             drive: Mutex::new(Drive::new()),
+            spin: Spin::new(spin),
             notices: Mutex::new(Notices { idle_since: Some(now), ..Notices::default() }),
             unacked: AtomicUsize::new(0),
             streams: AtomicUsize::new(0),

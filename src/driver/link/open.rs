@@ -304,6 +304,7 @@ impl Link {
         if over {
             self.forget(stream.id);
         }
+        self.hand_back();
         if let Err(e) = result {
             self.die(e);
         }

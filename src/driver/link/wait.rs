@@ -77,7 +77,7 @@ impl Link {
         let mut slept = false;
         loop {
             self.pump(direct, false);
-            if me.take_wake() || self.death().is_some() {
+            if me.take_wake() || self.death().is_some() || self.spin(me, direct) {
                 return slept;
             }
             let asleep = Instant::now();
@@ -87,6 +87,25 @@ impl Link {
                 return slept;
             }
         }
+    }
+
+    /// Looks at the socket a few times more before it sleeps, where that pays.
+    /// Returns whether it did.
+    fn spin(self: &Arc<Link>, me: &Waiter, direct: &mut Direct<'_>) -> bool {
+        let Some(limit) = self.spin.limit() else { return false };
+        let start = Instant::now();
+        let found = loop {
+            self.pump(direct, false);
+            if me.take_wake() || self.death().is_some() {
+                break true;
+            }
+            if start.elapsed() >= limit {
+                break false;
+            }
+            std::hint::spin_loop();
+        };
+        self.spin.learn(found);
+        found
     }
 
     /// Blocks until the kernel has taken everything up to the byte `mark`, or
@@ -108,6 +127,14 @@ impl Link {
             drive.set_want_write(want);
             self.rearm(before, drive.interest());
         }
+    }
+
+    /// A conn came to its end: its reader will not be back in a moment.
+    pub(super) fn hand_back(&self) {
+        let mut drive = self.drive.lock();
+        let before = drive.interest();
+        drive.hand_back();
+        self.rearm(before, drive.interest());
     }
 
     /// The reactor's tick: takes the socket back if nobody wants it. Returns

@@ -339,6 +339,7 @@ impl Conn {
         };
         ConnStats {
             connection: link.id,
+            cipher: link.cipher,
             stream: stream.id,
             bytes_sent: stream.counters.bytes_sent.load(Relaxed),
             writes: stream.counters.writes.load(Relaxed),

@@ -19,3 +19,4 @@ pub use message::{
     send_stream,
 };
 pub use net::{Conn, ConnStats, Incoming, IntoIncoming, Listener, ListenerStats, ToPeerAddrs};
+pub use proto::noise::Cipher;

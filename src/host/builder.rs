@@ -14,7 +14,7 @@ use super::core::{Core, Gate, Limits};
 use super::{Handle, Host, addrs, keyfile};
 use crate::driver::{Door, DoorLimits, LinkLimits};
 use crate::error::{Error, ErrorCode, Result};
-use crate::proto::noise::Identity;
+use crate::proto::noise::{Capabilities, Cipher, Identity};
 
 /// Builds a [`Host`]. Nothing has to be set.
 ///
@@ -25,6 +25,7 @@ pub struct HostBuilder {
     keypair: Result<Option<Keypair>>,
     listen: Vec<Result<Vec<SocketAddr>>>,
     gate: Gate,
+    capabilities: Capabilities,
     idle: Duration,
     keepalive: Duration,
     dial: Duration,
@@ -40,6 +41,7 @@ impl Default for HostBuilder {
             keypair: Ok(None),
             listen: Vec::new(),
             gate: Box::new(|_| true),
+            capabilities: Capabilities::default(),
             idle: Duration::from_secs(60),
             keepalive: Duration::from_secs(15),
             dial: Duration::from_secs(10),
@@ -91,6 +93,18 @@ impl HostBuilder {
         self
     }
 
+    /// What connections to other hosts of this library may be sealed with. Default:
+    /// both ciphers, of which two hosts take AES-256-GCM if both processors have
+    /// instructions for it.
+    ///
+    /// The order says nothing. ChaCha20-Poly1305 need not be named: it is what every
+    /// libp2p node speaks, and always allowed. So `&[Cipher::ChaCha20Poly1305]` means
+    /// that alone, and a host without AES instructions never takes the other one.
+    pub fn ciphers(mut self, ciphers: &[Cipher]) -> HostBuilder {
+        self.capabilities = Capabilities::new(ciphers);
+        self
+    }
+
     /// A connection without streams is closed after this. Default 60 s; zero: never.
     pub fn idle_timeout(mut self, time: Duration) -> HostBuilder {
         self.idle = time;
@@ -131,6 +145,13 @@ impl HostBuilder {
         self
     }
 
+    /// Whether conns to other pointsub hosts may survive the loss of their TCP
+    /// connection. This release has plain conns only, as if it were `false`: it takes
+    /// the option so that programs which need a plain conn can say so already.
+    pub fn resumable(self, _resumable: bool) -> HostBuilder {
+        self
+    }
+
     /// How long a blocked thread looks at its socket before it sleeps, where that has
     /// paid of late: it saves the time that a sleeping core takes to wake, and costs
     /// that core's time. Never on a single core. Default 50 µs; zero: never; at most
@@ -151,7 +172,7 @@ impl HostBuilder {
     pub fn build(self) -> io::Result<Host> {
         self.check()?;
         let keypair = self.keypair?.unwrap_or_else(Keypair::generate_ed25519);
-        let identity = Arc::new(Identity::new(keypair)?);
+        let identity = Arc::new(Identity::with_capabilities(keypair, self.capabilities)?);
         let mut listeners = Vec::new();
         for found in self.listen {
             listeners.push(TcpListener::bind(found?.as_slice()).map_err(Error::from)?);

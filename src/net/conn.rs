@@ -323,6 +323,12 @@ impl Conn {
         &self.shared.protocol
     }
 
+    /// Whether the conn survives the loss of its TCP connection. In this release none
+    /// does: always `false`.
+    pub fn is_resumable(&self) -> bool {
+        false
+    }
+
     /// Figures of this conn.
     pub fn stats(&self) -> ConnStats {
         let Shared { link, stream, used, .. } = &*self.shared;
@@ -333,6 +339,7 @@ impl Conn {
         };
         ConnStats {
             connection: link.id,
+            cipher: link.cipher,
             stream: stream.id,
             bytes_sent: stream.counters.bytes_sent.load(Relaxed),
             writes: stream.counters.writes.load(Relaxed),

@@ -2,12 +2,16 @@
 
 use std::time::Duration;
 
+use crate::proto::noise::Cipher;
+
 /// What a [`Conn`](crate::Conn) has done and how it stands. Taking it is cheap.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct ConnStats {
     /// Number of the connection underneath, as in the log.
     pub connection: u64,
+    /// What the connection underneath is sealed with.
+    pub cipher: Cipher,
     /// Number of the stream on that connection, as on the wire.
     pub stream: u32,
     /// Payload that writes have taken.

@@ -38,6 +38,7 @@ use super::waiter::Waiter;
 use crate::error::{Error, ErrorCode, Result};
 use crate::proto::buf::RecvBuf;
 use crate::proto::connection::Upgraded;
+use crate::proto::noise::Cipher;
 use crate::proto::yamux::{ControlQueue, Role, Rx, StreamId, Tx};
 
 pub(crate) use open::Negotiated;
@@ -52,6 +53,7 @@ pub(crate) struct Link {
     pub(crate) local: SocketAddr,
     /// We dialled it.
     pub(crate) dialled: bool,
+    pub(crate) cipher: Cipher,
     pub(crate) opened: Instant,
     pub(crate) counters: LinkCounters,
     socket: TcpStream,
@@ -195,6 +197,7 @@ impl Link {
             remote,
             local,
             dialled: upgraded.is_dialer,
+            cipher: upgraded.cipher,
             opened: now,
             counters: LinkCounters::default(),
             socket,

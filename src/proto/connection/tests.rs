@@ -9,10 +9,11 @@ use snow::TransportState;
 use super::foreign::{self, HEADER, Link, NOISE, Style, YAMUX, frame, line, unframe};
 use super::{Upgrade, Upgraded};
 use crate::error::ErrorCode;
-use crate::proto::noise::Identity;
+use crate::proto::noise::{Capabilities, Cipher, Identity};
 
 fn identity(seed: u8) -> Arc<Identity> {
-    Arc::new(Identity::new(Keypair::ed25519_from_bytes([seed; 32]).unwrap()).unwrap())
+    let keypair = Keypair::ed25519_from_bytes([seed; 32]).unwrap();
+    Arc::new(Identity::with_capabilities(keypair, Capabilities::with_aes()).unwrap())
 }
 
 fn dialer() -> Upgrade {
@@ -73,6 +74,9 @@ fn two_of_ours(portions: &[usize]) {
     assert_eq!((dialer.peer, listener.peer), (id(2), id(1)));
     assert_eq!(listener.public_key, *identity(1).public_key());
     assert!(dialer.is_dialer && !listener.is_dialer);
+    let said = Some(Capabilities::with_aes());
+    assert_eq!((dialer.peer_capabilities, listener.peer_capabilities), (said, said));
+    assert_eq!((dialer.cipher, listener.cipher), (Cipher::Aes256Gcm, Cipher::Aes256Gcm));
     assert!(dialer.leftover.is_empty() && listener.leftover.is_empty());
     pass(&mut dialer, &mut listener, b"there");
     pass(&mut listener, &mut dialer, b"and back");
@@ -83,6 +87,7 @@ fn a_script_dials(style: Style, portions: &[usize]) {
     let mut theirs = foreign::dial(&mut link, style);
     let mut ours = link.upgraded();
     assert_eq!((ours.peer, ours.is_dialer), (foreign::peer_id(), false));
+    assert_eq!((ours.cipher, ours.peer_capabilities), (Cipher::ChaCha20Poly1305, None));
     assert!(ours.leftover.is_empty() && link.input.is_empty() && link.sent.is_empty());
     exchange(&mut ours, &mut theirs, &mut link, b"yamux");
 }
@@ -93,6 +98,7 @@ fn a_script_is_dialled(style: Style, portions: &[usize]) {
     let mut theirs = foreign::accept(&mut link, style);
     let mut ours = link.upgraded();
     assert_eq!((ours.peer, ours.is_dialer), (foreign::peer_id(), true));
+    assert_eq!((ours.cipher, ours.peer_capabilities), (Cipher::ChaCha20Poly1305, None));
     assert!(ours.leftover.is_empty() && link.input.is_empty() && link.sent.is_empty());
     exchange(&mut ours, &mut theirs, &mut link, b"yamux");
 }

@@ -8,7 +8,9 @@ use libp2p_identity::{PeerId, PublicKey};
 use crate::error::{Error, ErrorCode, Result};
 use crate::proto::buf::RecvBuf;
 use crate::proto::multistream::{Answer, Dialer, Listener};
-use crate::proto::noise::{Handshake, Identity, Opener, Progress, Sealer, Secured, TAG};
+use crate::proto::noise::{
+    Capabilities, Cipher, Handshake, Identity, Opener, Progress, Sealer, Secured, TAG,
+};
 
 /// A connection on its way from plain TCP to yamux inside Noise.
 pub(crate) struct Upgrade {
@@ -31,6 +33,10 @@ pub(crate) struct Upgraded {
     pub(crate) peer: PeerId,
     /// The key behind `peer`, which has proved itself.
     pub(crate) public_key: PublicKey,
+    /// What the peer said it can do beyond libp2p. None: it is another node.
+    pub(crate) peer_capabilities: Option<Capabilities>,
+    /// How the frames are sealed.
+    pub(crate) cipher: Cipher,
     pub(crate) sealer: Sealer,
     pub(crate) opener: Opener,
     /// Whether we dialled, which decides whose stream ids are odd.
@@ -277,9 +283,16 @@ impl ExpectMuxerProposal {
 }
 
 fn done(secured: Secured, is_dialer: bool, leftover: &[u8]) -> Turn {
-    let Secured { peer, public_key, sealer, opener, .. } = secured;
-    let leftover = leftover.to_vec();
-    Turn::Done(Box::new(Upgraded { peer, public_key, sealer, opener, is_dialer, leftover }))
+    Turn::Done(Box::new(Upgraded {
+        peer: secured.peer,
+        public_key: secured.public_key,
+        peer_capabilities: secured.peer_capabilities,
+        cipher: secured.cipher,
+        sealer: secured.sealer,
+        opener: secured.opener,
+        is_dialer,
+        leftover: leftover.to_vec(),
+    }))
 }
 
 /// Appends `plain` as one Noise frame.

@@ -6,9 +6,12 @@
 
 use std::fmt;
 
-use aws_lc_rs::aead::{Aad, Algorithm, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
+use aws_lc_rs::aead::{
+    AES_256_GCM, Aad, Algorithm, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey,
+};
 use aws_lc_rs::error::Unspecified;
 
+use super::schedule::{self, Secret};
 use crate::error::{Error, ErrorCode, Result};
 
 /// The authentication tag that ends every frame, in bytes.
@@ -18,17 +21,40 @@ pub(crate) const MAX_FRAME: usize = u16::MAX as usize;
 /// The most plaintext that one frame carries.
 pub(crate) const MAX_PLAIN: usize = MAX_FRAME - TAG;
 
-/// How frames are sealed: the algorithm, and how it writes Noise's counter into
-/// its nonce. Whatever joins ChaCha20-Poly1305 is one more variant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Suite {
-    ChaChaPoly,
+/// How the frames of a connection are sealed.
+///
+/// Any libp2p node seals with ChaCha20-Poly1305. Two hosts of this library whose
+/// processors have instructions for AES agree on AES-256-GCM, which is several times
+/// faster there; [`HostBuilder::ciphers`](crate::HostBuilder::ciphers) can keep a host
+/// from it. Neither is weaker than the other, and nobody on the way can make two hosts
+/// take the one or the other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Cipher {
+    /// AES with keys of 256 bits in Galois/counter mode, with a new key every 2^20
+    /// frames.
+    Aes256Gcm,
+    /// ChaCha20 and Poly1305, as RFC 8439 joins them: libp2p's.
+    #[default]
+    ChaCha20Poly1305,
 }
 
-impl Suite {
+impl Cipher {
+    pub(super) const ALL: [Cipher; 2] = [Cipher::Aes256Gcm, Cipher::ChaCha20Poly1305];
+
+    /// Whether this processor computes it well, and without a table that would tell
+    /// others on the machine about the key.
+    pub(super) fn is_fast_here(self) -> bool {
+        match self {
+            Cipher::Aes256Gcm => has_aes(),
+            Cipher::ChaCha20Poly1305 => true,
+        }
+    }
+
     fn algorithm(self) -> &'static Algorithm {
         match self {
-            Suite::ChaChaPoly => &CHACHA20_POLY1305,
+            Cipher::Aes256Gcm => &AES_256_GCM,
+            Cipher::ChaCha20Poly1305 => &CHACHA20_POLY1305,
         }
     }
 
@@ -36,24 +62,42 @@ impl Suite {
     fn nonce(self, counter: u64) -> Nonce {
         let mut bytes = [0; 12];
         bytes[4..].copy_from_slice(&match self {
-            Suite::ChaChaPoly => counter.to_le_bytes(),
+            Cipher::Aes256Gcm => counter.to_be_bytes(),
+            Cipher::ChaCha20Poly1305 => counter.to_le_bytes(),
         });
         Nonce::assume_unique_for_key(bytes)
     }
+
+    /// How many frames one key seals.
+    fn key_lasts(self) -> u64 {
+        match self {
+            Cipher::Aes256Gcm => AES_KEY_LASTS,
+            Cipher::ChaCha20Poly1305 => LAST_FRAME,
+        }
+    }
 }
 
-/// One key of one suite, without a counter: the caller numbers.
+impl fmt::Display for Cipher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Cipher::Aes256Gcm => "AES-256-GCM",
+            Cipher::ChaCha20Poly1305 => "ChaCha20-Poly1305",
+        })
+    }
+}
+
+/// One key of one cipher, without a counter: the caller numbers.
 pub(super) struct Key {
-    suite: Suite,
+    cipher: Cipher,
     key: LessSafeKey,
 }
 
 impl Key {
     /// The bytes stay the caller's, to be wiped; the copy inside is wiped by
     /// aws-lc when it is freed.
-    pub(super) fn new(suite: Suite, secret: &[u8; 32]) -> Key {
-        let key = UnboundKey::new(suite.algorithm(), secret).expect("every suite has 32-byte keys");
-        Key { suite, key: LessSafeKey::new(key) }
+    pub(super) fn new(cipher: Cipher, secret: &[u8; 32]) -> Key {
+        let key = UnboundKey::new(cipher.algorithm(), secret).expect("all keys have 32 bytes");
+        Key { cipher, key: LessSafeKey::new(key) }
     }
 
     /// Seals from buffer to buffer; `out` is `TAG` longer than `plain`.
@@ -65,7 +109,7 @@ impl Key {
         out: &mut [u8],
     ) -> Result<(), Unspecified> {
         let (body, tag) = out.split_at_mut_checked(plain.len()).ok_or(Unspecified)?;
-        let nonce = self.suite.nonce(counter);
+        let nonce = self.cipher.nonce(counter);
         self.key.seal_out_of_place_scatter(nonce, Aad::from(ad), plain, body, &[], tag)
     }
 
@@ -78,12 +122,12 @@ impl Key {
         out: &mut [u8],
     ) -> Result<(), Unspecified> {
         let (body, tag) = frame.split_last_chunk::<TAG>().ok_or(Unspecified)?;
-        self.key.open_separate_gather(self.suite.nonce(counter), Aad::from(ad), body, tag, out)
+        self.key.open_separate_gather(self.cipher.nonce(counter), Aad::from(ad), body, tag, out)
     }
 
     fn seal_in_place(&self, counter: u64, buf: &mut [u8]) -> Result<(), Unspecified> {
         let (body, tag) = buf.split_last_chunk_mut::<TAG>().ok_or(Unspecified)?;
-        let nonce = self.suite.nonce(counter);
+        let nonce = self.cipher.nonce(counter);
         let sealed = self.key.seal_in_place_separate_tag(nonce, Aad::empty(), body)?;
         tag.copy_from_slice(sealed.as_ref());
         Ok(())
@@ -91,7 +135,7 @@ impl Key {
 
     fn open_in_place(&self, counter: u64, frame: &mut [u8]) -> Result<usize, Unspecified> {
         let (body, tag) = frame.split_last_chunk_mut::<TAG>().ok_or(Unspecified)?;
-        let nonce = self.suite.nonce(counter);
+        let nonce = self.cipher.nonce(counter);
         Ok(self.key.open_in_place_separate_tag(nonce, Aad::empty(), tag, body)?.len())
     }
 }
@@ -100,26 +144,27 @@ impl Key {
 ///
 /// After an error nothing more may be sent: the frame's number is spent.
 pub(crate) struct Sealer {
-    key: Key,
-    counter: Counter,
+    direction: Direction,
 }
 
 impl Sealer {
-    pub(super) fn new(suite: Suite, secret: &[u8; 32]) -> Sealer {
-        Sealer { key: Key::new(suite, secret), counter: Counter(0) }
+    pub(super) fn new(cipher: Cipher, secret: Secret) -> Sealer {
+        Sealer { direction: Direction::new(cipher, secret, cipher.key_lasts()) }
     }
 
     /// Seals `plain`, at most `MAX_PLAIN` bytes, into `out`, which is `TAG` bytes
     /// longer.
     pub(crate) fn seal_into(&mut self, plain: &[u8], out: &mut [u8]) -> Result<()> {
         fits_a_frame(out.len())?;
-        self.key.seal(self.counter.take()?, &[], plain, out).map_err(|_| not_sealed())
+        let (key, number) = self.direction.frame()?;
+        key.seal(number, &[], plain, out).map_err(|_| not_sealed())
     }
 
     /// Seals all of `buf` but its last `TAG` bytes, which are room for the tag.
     pub(crate) fn seal_in_place(&mut self, buf: &mut [u8]) -> Result<()> {
         fits_a_frame(buf.len())?;
-        self.key.seal_in_place(self.counter.take()?, buf).map_err(|_| not_sealed())
+        let (key, number) = self.direction.frame()?;
+        key.seal_in_place(number, buf).map_err(|_| not_sealed())
     }
 }
 
@@ -128,14 +173,14 @@ impl Sealer {
 /// A frame that does not open is the last one: every later call fails as well,
 /// whatever it brings, and no number is skipped.
 pub(crate) struct Opener {
-    key: Key,
-    counter: Counter,
+    direction: Direction,
     poisoned: bool,
 }
 
 impl Opener {
-    pub(super) fn new(suite: Suite, secret: &[u8; 32]) -> Opener {
-        Opener { key: Key::new(suite, secret), counter: Counter(0), poisoned: false }
+    pub(super) fn new(cipher: Cipher, secret: Secret) -> Opener {
+        let direction = Direction::new(cipher, secret, cipher.key_lasts());
+        Opener { direction, poisoned: false }
     }
 
     /// Opens `frame` into `out`, which is `TAG` bytes shorter. On an error `out`
@@ -156,7 +201,8 @@ impl Opener {
         }
         // Set first, cleared by success: no way out of here forgets it.
         self.poisoned = true;
-        let opened = open(&self.key, self.counter.take()?).map_err(|_| not_opened())?;
+        let (key, number) = self.direction.frame()?;
+        let opened = open(key, number).map_err(|_| not_opened())?;
         self.poisoned = false;
         Ok(opened)
     }
@@ -164,43 +210,94 @@ impl Opener {
 
 impl fmt::Debug for Sealer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sealer").field("sealed", &self.counter.0).finish_non_exhaustive()
+        f.debug_struct("Sealer").field("sealed", &self.direction.next).finish_non_exhaustive()
     }
 }
 
 impl fmt::Debug for Opener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Opener")
-            .field("opened", &self.counter.0)
+            .field("opened", &self.direction.next)
             .field("poisoned", &self.poisoned)
             .finish_non_exhaustive()
+    }
+}
+
+/// The key of one direction, and the number of its next frame.
+struct Direction {
+    key: Key,
+    next: u64,
+    /// The number that asks for more than a look: for another key, or for the end.
+    turn: u64,
+    /// What the next key is made of, and how many frames it lasts.
+    secret: Secret,
+    lasts: u64,
+}
+
+impl Direction {
+    fn new(cipher: Cipher, secret: Secret, lasts: u64) -> Direction {
+        Direction { key: Key::new(cipher, &secret), next: 0, turn: lasts, secret, lasts }
+    }
+
+    /// Gives each number once, with the key for it, and none from `LAST_FRAME` on.
+    fn frame(&mut self) -> Result<(&Key, u64)> {
+        if self.next == self.turn {
+            self.renew()?;
+        }
+        let number = self.next;
+        self.next += 1;
+        Ok((&self.key, number))
+    }
+
+    #[cold]
+    fn renew(&mut self) -> Result<()> {
+        if self.next >= LAST_FRAME {
+            let what = "the connection has carried as many frames as its keys may seal";
+            return Err(Error::new(ErrorCode::ConnectionAborted, what));
+        }
+        self.secret = schedule::next(&self.secret);
+        self.key = Key::new(self.key.cipher, &self.secret);
+        self.turn = self.next.saturating_add(self.lasts).min(LAST_FRAME);
+        Ok(())
     }
 }
 
 /// Both ends of one direction, for the tests of what is built on them.
 #[cfg(test)]
 pub(crate) fn pair(secret: &[u8; 32]) -> (Sealer, Opener) {
-    (Sealer::new(Suite::ChaChaPoly, secret), Opener::new(Suite::ChaChaPoly, secret))
+    pair_of(Cipher::ChaCha20Poly1305, secret)
 }
 
-/// The number of the next frame.
-struct Counter(u64);
-
-impl Counter {
-    /// Gives each number once, and none from `LAST_FRAME` on.
-    fn take(&mut self) -> Result<u64> {
-        if self.0 >= LAST_FRAME {
-            let what = "the connection has carried as many frames as its keys may seal";
-            return Err(Error::new(ErrorCode::ConnectionAborted, what));
-        }
-        self.0 += 1;
-        Ok(self.0 - 1)
-    }
+/// The same for any cipher.
+#[cfg(test)]
+pub(crate) fn pair_of(cipher: Cipher, secret: &[u8; 32]) -> (Sealer, Opener) {
+    (Sealer::new(cipher, Secret::new(*secret)), Opener::new(cipher, Secret::new(*secret)))
 }
+
+/// How many frames a key of AES-256-GCM seals.
+const AES_KEY_LASTS: u64 = 1 << 20;
 
 /// Noise ends at 2^64 - 1 frames; a connection ends far from there, and far
 /// beyond what a wire can carry.
 const LAST_FRAME: u64 = 1 << 62;
+
+/// AES-GCM by instructions: the cipher, and the carry-less product of its hash.
+fn has_aes() -> bool {
+    #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+    {
+        std::arch::is_x86_feature_detected!("aes")
+            && std::arch::is_x86_feature_detected!("pclmulqdq")
+    }
+    #[cfg(target_arch = "aarch64")]
+    {
+        // Both, under this one name.
+        std::arch::is_aarch64_feature_detected!("aes")
+    }
+    #[cfg(not(any(target_arch = "x86", target_arch = "x86_64", target_arch = "aarch64")))]
+    {
+        false
+    }
+}
 
 fn fits_a_frame(len: usize) -> Result<()> {
     if (TAG..=MAX_FRAME).contains(&len) {
@@ -218,148 +315,4 @@ fn not_opened() -> Error {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn pair() -> (Sealer, Opener) {
-        let secret = [7; 32];
-        (Sealer::new(Suite::ChaChaPoly, &secret), Opener::new(Suite::ChaChaPoly, &secret))
-    }
-
-    fn sealed(sealer: &mut Sealer, plain: &[u8]) -> Vec<u8> {
-        let mut frame = vec![0; plain.len() + TAG];
-        sealer.seal_into(plain, &mut frame).unwrap();
-        frame
-    }
-
-    proptest! {
-        #[test]
-        fn both_ways_to_seal_and_both_ways_to_open_agree(
-            frames in prop::collection::vec((prop::collection::vec(any::<u8>(), 0..300), any::<[bool; 2]>()), 1..20),
-        ) {
-            let (mut sealer, mut opener) = pair();
-            for (plain, [seal_in_place, open_in_place]) in frames {
-                let mut frame = vec![0; plain.len() + TAG];
-                if seal_in_place {
-                    frame[..plain.len()].copy_from_slice(&plain);
-                    sealer.seal_in_place(&mut frame).unwrap();
-                } else {
-                    sealer.seal_into(&plain, &mut frame).unwrap();
-                }
-                let mut out = vec![0; plain.len()];
-                if open_in_place {
-                    let n = opener.open_in_place(&mut frame).unwrap();
-                    out.copy_from_slice(&frame[..n]);
-                } else {
-                    opener.open_into(&frame, &mut out).unwrap();
-                }
-                prop_assert_eq!(out, plain);
-            }
-        }
-
-        #[test]
-        fn a_damaged_frame_never_opens_and_nothing_opens_after_it(
-            plain in prop::collection::vec(any::<u8>(), 0..300),
-            at in any::<prop::sample::Index>(),
-            bit in 0..8u32,
-            cut in any::<Option<prop::sample::Index>>(),
-            in_place in any::<bool>(),
-        ) {
-            let (mut sealer, mut opener) = pair();
-            let good = sealed(&mut sealer, &plain);
-            let mut bad = good.clone();
-            match cut {
-                Some(cut) => bad.truncate(cut.index(bad.len())),
-                None => bad[at.index(good.len())] ^= 1u8 << bit,
-            }
-            let mut open = |frame: &[u8]| {
-                let mut frame = frame.to_vec();
-                if in_place {
-                    opener.open_in_place(&mut frame).map(drop)
-                } else {
-                    let mut out = vec![0; frame.len().saturating_sub(TAG)];
-                    opener.open_into(&frame, &mut out)
-                }
-            };
-            let next = sealed(&mut sealer, &plain);
-            prop_assert_eq!(open(&bad).unwrap_err().code(), ErrorCode::DecryptFailed);
-            // Neither the frame behind it opens now nor the one in its place.
-            for frame in [&next, &good] {
-                prop_assert_eq!(open(frame).unwrap_err().code(), ErrorCode::DecryptFailed);
-            }
-        }
-
-        #[test]
-        fn random_bytes_never_open(frame in prop::collection::vec(any::<u8>(), 0..2000)) {
-            let (_, mut opener) = pair();
-            prop_assert!(opener.open_in_place(&mut frame.clone()).is_err());
-        }
-    }
-
-    #[test]
-    fn a_replayed_and_an_overtaking_frame_are_refused() {
-        let (mut sealer, mut opener) = pair();
-        let mut first = sealed(&mut sealer, b"one");
-        let mut again = first.clone();
-        opener.open_in_place(&mut first).unwrap();
-        assert!(opener.open_in_place(&mut again).is_err());
-
-        let (mut sealer, mut opener) = pair();
-        let _first = sealed(&mut sealer, b"one");
-        let mut second = sealed(&mut sealer, b"two");
-        assert!(opener.open_in_place(&mut second).is_err());
-    }
-
-    #[test]
-    fn no_plaintext_is_left_where_authentication_failed() {
-        let (mut sealer, mut opener) = pair();
-        let plain = [0xa5; 1000];
-        let mut frame = sealed(&mut sealer, &plain);
-        *frame.last_mut().unwrap() ^= 1;
-        let mut out = [0x11; 1000];
-        opener.open_into(&frame, &mut out).unwrap_err();
-        assert!(!out.windows(8).any(|w| w == [0xa5; 8]));
-    }
-
-    #[test]
-    fn the_longest_frame_passes_and_a_longer_one_is_never_made() {
-        let (mut sealer, mut opener) = pair();
-        let mut frame = sealed(&mut sealer, &[3; MAX_PLAIN]);
-        assert_eq!(frame.len(), MAX_FRAME);
-        assert_eq!(opener.open_in_place(&mut frame).unwrap(), MAX_PLAIN);
-
-        let mut long = vec![0; MAX_FRAME + 1];
-        let e = sealer.seal_into(&[3; MAX_PLAIN + 1], &mut long).unwrap_err();
-        assert_eq!(e.code(), ErrorCode::InvalidInput);
-        assert!(sealer.seal_in_place(&mut long).is_err());
-        assert!(sealer.seal_in_place(&mut [0; TAG - 1]).is_err());
-        // Refused before its number was taken: the next frame still fits.
-        let mut next = sealed(&mut sealer, b"on we go");
-        opener.open_in_place(&mut next).unwrap();
-    }
-
-    #[test]
-    fn buffers_whose_lengths_do_not_match_are_an_error() {
-        let (mut sealer, mut opener) = pair();
-        assert!(sealer.seal_into(b"abc", &mut [0; 3 + TAG - 1]).is_err());
-        assert!(sealer.seal_into(b"abc", &mut [0; 3 + TAG + 1]).is_err());
-        assert!(opener.open_into(&[0; 3 + TAG], &mut [0; 4]).is_err());
-    }
-
-    #[test]
-    fn both_ends_stop_long_before_the_nonces_end() {
-        const { assert!(LAST_FRAME < u64::MAX / 2) };
-        let (mut sealer, mut opener) = pair();
-        sealer.counter.0 = LAST_FRAME - 1;
-        opener.counter.0 = LAST_FRAME - 1;
-        let mut last = sealed(&mut sealer, b"last");
-        opener.open_in_place(&mut last).unwrap();
-        let e = sealer.seal_into(b"one more", &mut [0; 8 + TAG]).unwrap_err();
-        assert_eq!(e.code(), ErrorCode::ConnectionAborted);
-        assert_eq!(sealer.counter.0, LAST_FRAME);
-        let e = opener.open_in_place(&mut [0; 8 + TAG]).unwrap_err();
-        assert_eq!(e.code(), ErrorCode::ConnectionAborted);
-    }
-}
+mod tests;

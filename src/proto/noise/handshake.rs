@@ -17,10 +17,12 @@ use libp2p_identity::{PeerId, PublicKey};
 use snow::HandshakeState;
 use zeroize::Zeroizing;
 
-use super::cipher::{Opener, Sealer, Suite, TAG};
+use super::capabilities::Capabilities;
+use super::cipher::{Cipher, Opener, Sealer, TAG};
 use super::identity::{self, Identity};
 use super::payload::{MAX_PAYLOAD, Payload};
 use super::resolver::{AwsLc, DH_LEN};
+use super::schedule::{Secret, Split};
 use crate::error::{Error, ErrorCode, Result};
 use crate::proto::buf::RecvBuf;
 
@@ -54,6 +56,10 @@ pub(crate) struct Secured {
     pub(crate) public_key: PublicKey,
     /// The multiplexer that both sides offered in their payloads.
     pub(crate) early_muxer: Option<String>,
+    /// What the peer said it can do beyond libp2p. None: it is another node.
+    pub(crate) peer_capabilities: Option<Capabilities>,
+    /// How the frames are sealed.
+    pub(crate) cipher: Cipher,
     pub(crate) sealer: Sealer,
     pub(crate) opener: Opener,
 }
@@ -156,7 +162,7 @@ impl ExpectMessage2 {
             return Err(ourselves());
         }
         write_message(&mut self.noise, self.identity.payload(), out)?;
-        Ok(Progress::Done(secure(&mut self.noise, peer)))
+        Ok(Progress::Done(secure(&mut self.noise, &self.identity, peer)))
     }
 }
 
@@ -175,7 +181,7 @@ impl ExpectMessage3 {
         if peer.id == self.identity.peer_id() {
             return Err(ourselves());
         }
-        Ok(Progress::Done(secure(&mut self.noise, peer)))
+        Ok(Progress::Done(secure(&mut self.noise, &self.identity, peer)))
     }
 }
 
@@ -184,6 +190,7 @@ struct Peer {
     id: PeerId,
     public_key: PublicKey,
     early_muxer: Option<String>,
+    capabilities: Option<Capabilities>,
 }
 
 fn builder(identity: &Identity) -> Result<snow::Builder<'_>> {
@@ -220,10 +227,16 @@ fn read_message(noise: &mut HandshakeState, message: &[u8]) -> Result<Vec<u8>> {
 
 /// Reads a message that carries a static key and says whose that is.
 fn read_peer(noise: &mut HandshakeState, message: &[u8]) -> Result<Peer> {
-    let payload = Payload::decode_bounded(&read_message(noise, message)?)?;
+    let bytes = read_message(noise, message)?;
+    let payload = Payload::decode_bounded(&bytes)?;
     let noise_static = noise.get_remote_static().expect("this message brought the static key");
     let public_key = identity::verify(&payload, noise_static)?;
-    Ok(Peer { id: public_key.to_peer_id(), public_key, early_muxer: payload.early_muxer() })
+    Ok(Peer {
+        id: public_key.to_peer_id(),
+        public_key,
+        early_muxer: payload.early_muxer(),
+        capabilities: Capabilities::find(&bytes),
+    })
 }
 
 fn write_message(noise: &mut HandshakeState, payload: &[u8], out: &mut Vec<u8>) -> Result<()> {
@@ -236,17 +249,25 @@ fn write_message(noise: &mut HandshakeState, payload: &[u8], out: &mut Vec<u8>) 
 }
 
 /// The end of the handshake: its keys become the frames' keys, and are wiped.
-fn secure(noise: &mut HandshakeState, peer: Peer) -> Secured {
-    let keys = Zeroizing::new(noise.dangerously_get_raw_split());
-    let (initiators, responders) = &*keys;
+fn secure(noise: &mut HandshakeState, identity: &Identity, peer: Peer) -> Secured {
+    let cipher = identity.capabilities().cipher(peer.capabilities);
+    let raw = Zeroizing::new(noise.dangerously_get_raw_split());
+    let split = Split { initiator: Secret::new(raw.0), responder: Secret::new(raw.1) };
+    let split = match cipher {
+        Cipher::ChaCha20Poly1305 => split,
+        Cipher::Aes256Gcm => split.derive(noise.get_handshake_hash()),
+    };
+    let Split { initiator, responder } = split;
     let (ours, theirs) =
-        if noise.is_initiator() { (initiators, responders) } else { (responders, initiators) };
+        if noise.is_initiator() { (initiator, responder) } else { (responder, initiator) };
     Secured {
         peer: peer.id,
         public_key: peer.public_key,
         early_muxer: peer.early_muxer,
-        sealer: Sealer::new(Suite::ChaChaPoly, ours),
-        opener: Opener::new(Suite::ChaChaPoly, theirs),
+        peer_capabilities: peer.capabilities,
+        cipher,
+        sealer: Sealer::new(cipher, ours),
+        opener: Opener::new(cipher, theirs),
     }
 }
 

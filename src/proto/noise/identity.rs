@@ -7,11 +7,11 @@ use std::ops::RangeInclusive;
 
 use aws_lc_rs::signature::RsaParameters;
 use libp2p_identity::{KeyType, Keypair, PeerId, PublicKey};
-use prost::Message;
 use snow::types::{Dh, Random};
 use zeroize::Zeroizing;
 
-use super::payload::Payload;
+use super::capabilities::Capabilities;
+use super::payload::{self, Payload};
 use super::resolver::{DH_LEN, Dh25519, SystemRandom};
 use crate::error::{Error, ErrorCode, Result};
 
@@ -22,11 +22,22 @@ pub(crate) struct Identity {
     public_key: PublicKey,
     peer_id: PeerId,
     noise_private: Zeroizing<[u8; DH_LEN]>,
+    capabilities: Capabilities,
     payload: Vec<u8>,
 }
 
 impl Identity {
+    /// Announces all that we are capable of.
+    #[cfg(test)]
     pub(crate) fn new(keypair: Keypair) -> Result<Identity> {
+        Identity::with_capabilities(keypair, Capabilities::default())
+    }
+
+    /// Announces `capabilities` to every peer.
+    pub(crate) fn with_capabilities(
+        keypair: Keypair,
+        capabilities: Capabilities,
+    ) -> Result<Identity> {
         let mut noise = Dh25519::default();
         let rng: &mut dyn Random = &mut SystemRandom;
         noise.generate(rng).map_err(|e| {
@@ -36,10 +47,11 @@ impl Identity {
             .sign(&signed_bytes(noise.pubkey()))
             .map_err(|e| Error::with_source(ErrorCode::InvalidInput, "the key cannot sign", e))?;
         let public_key = keypair.public();
-        let payload = Payload::new(public_key.encode_protobuf(), signature).encode_to_vec();
+        let payload = payload::encode(public_key.encode_protobuf(), signature, capabilities);
         let mut noise_private = Zeroizing::new([0; DH_LEN]);
         noise_private.copy_from_slice(noise.privkey());
-        Ok(Identity { peer_id: public_key.to_peer_id(), public_key, noise_private, payload })
+        let peer_id = public_key.to_peer_id();
+        Ok(Identity { public_key, peer_id, noise_private, capabilities, payload })
     }
 
     pub(crate) fn peer_id(&self) -> PeerId {
@@ -52,6 +64,10 @@ impl Identity {
 
     pub(super) fn noise_private(&self) -> &[u8; DH_LEN] {
         &self.noise_private
+    }
+
+    pub(super) fn capabilities(&self) -> Capabilities {
+        self.capabilities
     }
 
     /// What every handshake of ours carries, encoded.
@@ -116,7 +132,11 @@ mod tests {
     use super::*;
 
     fn payload(key: &[u8], signature: &[u8]) -> Payload {
-        Payload::new(key.to_vec(), signature.to_vec())
+        Payload {
+            identity_key: Some(key.to_vec()),
+            identity_sig: Some(signature.to_vec()),
+            extensions: None,
+        }
     }
 
     /// A key, its signature over `NOISE_STATIC`, and its peer id.

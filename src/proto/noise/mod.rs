@@ -4,15 +4,19 @@
 //! a [`Handshake`] ends in a [`Secured`], whose [`Sealer`] and [`Opener`] work on
 //! plain frames. Specification: libp2p/specs, noise.
 
+mod capabilities;
 mod cipher;
 mod handshake;
 mod identity;
 mod payload;
 mod resolver;
+mod schedule;
 
 #[cfg(test)]
 mod tests;
 
+pub(crate) use capabilities::Capabilities;
+pub use cipher::Cipher;
 #[cfg(test)]
 pub(crate) use cipher::pair;
 pub(crate) use cipher::{MAX_FRAME, MAX_PLAIN, Opener, Sealer, TAG};

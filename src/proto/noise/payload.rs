@@ -4,6 +4,7 @@
 
 use prost::Message;
 
+use super::capabilities::Capabilities;
 use crate::error::{Error, ErrorCode, Result};
 
 /// The multiplexer that we offer inside the handshake, so that a peer who offers
@@ -28,8 +29,8 @@ pub(super) struct Payload {
 }
 
 /// `NoiseExtensions`. Numbers above 1,024 are free for experiments: what two
-/// pointsub hosts can do beyond libp2p goes into one bytes field up there, whose
-/// contents this decoder leaves alone, and other nodes skip it.
+/// pointsub hosts can do beyond libp2p is said up there, in a field of which
+/// [`Capabilities`] knows, and which others skip as this decoder does.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Extensions {
     #[prost(bytes = "vec", repeated, tag = "1")]
@@ -40,17 +41,6 @@ pub(super) struct Extensions {
 }
 
 impl Payload {
-    /// What we say.
-    pub(super) fn new(identity_key: Vec<u8>, identity_sig: Vec<u8>) -> Payload {
-        let extensions =
-            Extensions { stream_muxers: vec![EARLY_MUXER.to_owned()], ..Default::default() };
-        Payload {
-            identity_key: Some(identity_key),
-            identity_sig: Some(identity_sig),
-            extensions: Some(extensions),
-        }
-    }
-
     /// What the peer said, if it is a payload at all.
     pub(super) fn decode_bounded(bytes: &[u8]) -> Result<Payload> {
         if bytes.len() > MAX_PAYLOAD {
@@ -70,6 +60,28 @@ impl Payload {
     }
 }
 
+/// What we say.
+pub(super) fn encode(
+    identity_key: Vec<u8>,
+    identity_sig: Vec<u8>,
+    capabilities: Capabilities,
+) -> Vec<u8> {
+    let known = Extensions { stream_muxers: vec![EARLY_MUXER.to_owned()], ..Default::default() };
+    let extensions = [known.encode_to_vec(), capabilities.encode()].concat();
+    Said { identity_key, identity_sig, extensions }.encode_to_vec()
+}
+
+/// `Payload` as it is written: with extensions that are encoded already.
+#[derive(Clone, PartialEq, Message)]
+struct Said {
+    #[prost(bytes = "vec", tag = "1")]
+    identity_key: Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    identity_sig: Vec<u8>,
+    #[prost(bytes = "vec", tag = "4")]
+    extensions: Vec<u8>,
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -85,9 +97,10 @@ mod tests {
 
     #[test]
     fn our_payload_has_the_specified_bytes() {
-        let bytes = Payload::new(b"key".to_vec(), b"sig".to_vec()).encode_to_vec();
-        let expected = b"\x0a\x03key\x12\x03sig\x22\x0e\x12\x0c/yamux/1.0.0";
-        assert_eq!(bytes, expected);
+        let bytes = encode(b"key".to_vec(), b"sig".to_vec(), Capabilities::with_aes());
+        let expected = b"\x0a\x03key\x12\x03sig\x22\x1f\x12\x0c/yamux/1.0.0\
+            \x9a\x83\x0a\x0dpsub\x01\0\0\0\x03\0\0\0\0";
+        assert_eq!(bytes.escape_ascii().to_string(), expected.escape_ascii().to_string());
         let payload = Payload::decode_bounded(&bytes).unwrap();
         assert_eq!(payload.early_muxer().as_deref(), Some(EARLY_MUXER));
     }
@@ -127,7 +140,7 @@ mod tests {
 
     #[test]
     fn a_payload_above_the_limit_is_refused_undecoded() {
-        let mut bytes = Payload::new(vec![], vec![]).encode_to_vec();
+        let mut bytes = encode(vec![], vec![], Capabilities::default());
         bytes.extend(field(900, &[0; MAX_PAYLOAD]));
         assert!(Payload::decode(&bytes[..]).is_ok());
         let e = Payload::decode_bounded(&bytes).unwrap_err();

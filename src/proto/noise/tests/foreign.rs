@@ -1,8 +1,8 @@
 //! Plain snow, on its own cryptography, at the other end.
 
 use prost::Message;
+use snow::HandshakeState;
 use snow::resolvers::{BoxedCryptoResolver, DefaultResolver};
-use snow::{HandshakeState, TransportState};
 
 use super::*;
 use crate::error::ErrorCode;
@@ -41,8 +41,20 @@ impl Foreign {
         Payload::decode(&payload[..n]).unwrap()
     }
 
-    fn transport(self) -> TransportState {
-        self.noise.into_transport_mode().unwrap()
+    /// Frames each way, those of the other end sealed and opened by snow itself.
+    pub(super) fn exchange_frames(self, mut ours: Secured) {
+        let mut theirs = self.noise.into_transport_mode().unwrap();
+        for len in [0, 1, 63, 64, 65, 4096, MAX_PLAIN] {
+            let plain: Vec<u8> = (0..len).map(|i| (i * 7) as u8).collect();
+            let mut frame = vec![0; len + TAG];
+            let mut opened = vec![0; len];
+            ours.sealer.seal_into(&plain, &mut frame).unwrap();
+            theirs.read_message(&frame, &mut opened).unwrap();
+            assert_eq!(opened, plain);
+            theirs.write_message(&plain, &mut frame).unwrap();
+            ours.opener.open_into(&frame, &mut opened).unwrap();
+            assert_eq!(opened, plain);
+        }
     }
 }
 
@@ -84,20 +96,6 @@ pub(super) fn answer(
     (ours, foreign)
 }
 
-fn exchange_frames(mut ours: Secured, mut theirs: TransportState) {
-    for len in [0, 1, 63, 64, 65, 4096, MAX_PLAIN] {
-        let plain: Vec<u8> = (0..len).map(|i| (i * 7) as u8).collect();
-        let mut frame = vec![0; len + TAG];
-        let mut opened = vec![0; len];
-        ours.sealer.seal_into(&plain, &mut frame).unwrap();
-        theirs.read_message(&frame, &mut opened).unwrap();
-        assert_eq!(opened, plain);
-        theirs.write_message(&plain, &mut frame).unwrap();
-        ours.opener.open_into(&frame, &mut opened).unwrap();
-        assert_eq!(opened, plain);
-    }
-}
-
 #[test]
 fn our_initiator_and_a_foreign_responder_understand_each_other() {
     let keypair = Keypair::generate_ed25519();
@@ -109,7 +107,7 @@ fn our_initiator_and_a_foreign_responder_understand_each_other() {
     assert_eq!(theirs.extensions.unwrap().stream_muxers, [EARLY_MUXER]);
     let ours = ours.secured();
     assert_eq!((ours.peer, &ours.early_muxer), (peer, &None));
-    exchange_frames(ours, foreign.transport());
+    foreign.exchange_frames(ours);
 }
 
 #[test]
@@ -119,7 +117,7 @@ fn our_responder_and_a_foreign_initiator_understand_each_other() {
     let (ours, foreign) = answer(Box::new(DefaultResolver), say);
     let ours = ours.secured();
     assert_eq!((ours.peer, &ours.early_muxer), (keypair.public().to_peer_id(), &None));
-    exchange_frames(ours, foreign.transport());
+    foreign.exchange_frames(ours);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The handshake as a whole: between two of ours, with plain snow on its own
 //! cryptography at the other end, and with everything that a peer can get wrong.
 
+mod ciphers;
 mod damage;
 mod foreign;
 mod known_answers;

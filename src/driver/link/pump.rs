@@ -166,7 +166,6 @@ impl Link {
                 }
                 Event::Reset { stream, .. } => {
                     let why = Error::new(ErrorCode::ConnectionReset, "the peer reset the stream");
-                    self.control.lock().forget(stream.id);
                     let mut state = stream.state.lock();
                     // An answer that waits for credit would wait for ever.
                     self.control.lock().forget(stream.id);

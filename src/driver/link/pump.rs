@@ -156,6 +156,7 @@ impl Link {
                 }
                 Event::Reset { stream, .. } => {
                     let why = Error::new(ErrorCode::ConnectionReset, "the peer reset the stream");
+                    self.control.lock().forget(stream.id);
                     let mut state = stream.state.lock();
                     state.break_off(&why);
                     if !matches!(state.user, User::Conn) {

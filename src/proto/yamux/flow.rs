@@ -51,7 +51,7 @@ impl Flow {
     /// # Errors
     ///
     /// `ProtocolViolation` where the sum would pass 2^32 - 1.
-    pub(super) fn add_credit(&self, delta: u32) -> Result<()> {
+    pub(crate) fn add_credit(&self, delta: u32) -> Result<()> {
         if self.credit.load(Ordering::Acquire).checked_add(delta).is_none() {
             return Err(violation("window updates that add up to more than 4 GiB"));
         }

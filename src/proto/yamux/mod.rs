@@ -18,9 +18,15 @@ mod tx;
 mod window;
 
 pub(crate) use control::{Control, ControlQueue};
-pub(crate) use flow::{Flow, INITIAL_WINDOW};
+pub(crate) use flow::Flow;
+#[cfg(test)]
+pub(crate) use flow::INITIAL_WINDOW;
 pub(crate) use frame::{Role, StreamId};
-pub(crate) use records::{Body, MIN_RECV_BUF};
+pub(crate) use records::Body;
+#[cfg(test)]
+pub(crate) use records::MIN_RECV_BUF;
 pub(crate) use rx::{Event, Rx};
-pub(crate) use tx::{STORAGE, Tx};
-pub(crate) use window::{MAX_WINDOW, RecvWindow};
+#[cfg(test)]
+pub(crate) use tx::STORAGE;
+pub(crate) use tx::Tx;
+pub(crate) use window::RecvWindow;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::flow::{Flow, INITIAL_WINDOW};
+use super::flow::Flow;
 use super::frame::{Flags, Header, Kind, Role, SESSION, StreamId, violation};
 use super::records::{Body, Records};
 use super::streams::Streams;
@@ -168,18 +168,16 @@ impl<S> Rx<S> {
         if self.streams.contains(id) {
             return Err(violation("a SYN for a stream that is open"));
         }
-        if header.kind == Kind::Data && length > INITIAL_WINDOW {
-            return Err(violation("a SYN with more than 256 KiB"));
-        }
         let flow = Flow::new();
-        self.frame = Frame::new(header);
-        self.frame.take_credit();
-        self.frame.due.take(Flags::ACK);
         if header.kind == Kind::Data {
+            // More than 256 KiB is more than a stream starts with.
             flow.announce(length)?;
         } else if !header.flags.has(Flags::RST) {
             flow.add_credit(length)?;
         }
+        self.frame = Frame::new(header);
+        self.frame.take_credit();
+        self.frame.due.take(Flags::ACK);
         Ok(Some(Step::Opened { id, flow }))
     }
 
@@ -239,10 +237,9 @@ impl<S> Rx<S> {
         let frame = &mut self.frame;
         frame.due = Flags::NONE;
         frame.take_credit();
-        if frame.body > 0 && std::mem::replace(&mut frame.tell_unwanted, false) {
-            if self.unwanted.insert(frame.id) {
-                return Ok(Rest::Step(Step::Unwanted(frame.id)));
-            }
+        let tell = frame.body > 0 && std::mem::replace(&mut frame.tell_unwanted, false);
+        if tell && self.unwanted.insert(frame.id) {
+            return Ok(Rest::Step(Step::Unwanted(frame.id)));
         }
         while frame.body > 0 {
             let Some(n) = self.records.piece(buf, frame.body)? else { return Ok(Rest::Starved) };

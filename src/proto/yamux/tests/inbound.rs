@@ -181,10 +181,7 @@ fn a_body_can_be_taken_lent_or_left_whichever_way_it_was_framed() {
             match way {
                 0 => piece.take_into(&mut out).unwrap(),
                 1 => out.copy_from_slice(piece.bytes().unwrap()),
-                _ => {
-                    drop(piece);
-                    out.copy_from_slice(&body);
-                }
+                _ => out.copy_from_slice(&body),
             }
             assert!(out == body);
             assert_eq!(peer.told().unwrap(), [Told::Ping(9)]);
@@ -231,9 +228,22 @@ fn a_stream_that_is_removed_inside_a_body_gets_no_more_of_it() {
     assert_eq!(peer.told().unwrap().len(), 2);
     peer.rx.remove(1);
     peer.say_in(2000, &body[1000..]);
-    peer.say(data(1, b"x"), b"x");
     // Though it was this very frame that opened it.
     assert_eq!(peer.told().unwrap(), [Told::Unwanted(1)]);
+    peer.say(data(1, b"x"), b"x");
+    assert_eq!(peer.told().unwrap(), []);
+}
+
+#[test]
+fn an_id_that_is_used_again_is_unwanted_again() {
+    let mut peer = Peer::new();
+    for _ in 0..2 {
+        peer.say(syn(1), b"");
+        assert_eq!(peer.told().unwrap(), [Told::Opened(1)]);
+        peer.rx.remove(1);
+        peer.say(data(1, b"x"), b"x");
+        assert_eq!(peer.told().unwrap(), [Told::Unwanted(1)]);
+    }
 }
 
 #[test]

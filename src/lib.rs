@@ -11,7 +11,7 @@ mod resources;
 mod varint;
 
 pub use error::{Error, ErrorCode, Result, Severity};
-pub use host::{Host, HostBuilder, HostStats};
+pub use host::{Host, HostBuilder, HostStats, PeerInfo};
 pub use libp2p_core::{Multiaddr, PeerId};
 pub use libp2p_identity::Keypair;
 pub use message::{

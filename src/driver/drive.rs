@@ -169,6 +169,9 @@ impl<W: Clone> Drive<W> {
 pub(crate) const TICK: Duration = Duration::from_millis(1);
 
 #[cfg(test)]
+mod model;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -8,6 +8,7 @@ use std::collections::BinaryHeap;
 use std::io;
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -140,7 +141,14 @@ impl Handle {
     }
 
     fn errand(&self, add: impl FnOnce(&mut Errands)) {
-        add(&mut self.errands.lock());
+        {
+            let mut errands = self.errands.lock();
+            if errands.stop {
+                // Nobody takes it any more, and what it holds would hold us.
+                return;
+            }
+            add(&mut errands);
+        }
         if let Err(e) = self.waker.wake() {
             log::error!("the event loop cannot be woken: {e}");
         }
@@ -167,12 +175,14 @@ impl Reactor {
             }
             for event in &events {
                 let Some(link) = self.handle.link(event.token()) else { continue };
-                if event.is_writable() {
-                    link.on_writable();
-                }
-                if event.is_readable() || event.is_read_closed() || event.is_error() {
-                    link.on_readable();
-                }
+                guarded(&link, |link| {
+                    if event.is_writable() {
+                        link.on_writable();
+                    }
+                    if event.is_readable() || event.is_read_closed() || event.is_error() {
+                        link.on_readable();
+                    }
+                });
             }
             if !self.do_errands() {
                 return;
@@ -191,11 +201,18 @@ impl Reactor {
 
     /// `false`: the loop is to end.
     fn do_errands(&mut self) -> bool {
-        let errands = std::mem::take(&mut *self.handle.errands.lock());
+        let errands = {
+            let mut errands = self.handle.errands.lock();
+            let stop = errands.stop;
+            Errands {
+                stop,
+                ..std::mem::replace(&mut *errands, Errands { stop, ..Errands::default() })
+            }
+        };
         self.timers.extend(errands.timers.into_iter().map(Reverse));
         self.ticking.extend(errands.tick);
         for link in errands.pump {
-            link.on_readable();
+            guarded(&link, |link| link.on_readable());
         }
         !errands.stop
     }
@@ -213,11 +230,18 @@ impl Reactor {
             && at <= now
         {
             self.timers.pop();
-            if let Some(next) = self.handle.link(token).and_then(|link| link.on_timer(now)) {
+            let Some(link) = self.handle.link(token) else { continue };
+            if let Some(next) = guarded(&link, |link| link.on_timer(now)).flatten() {
                 self.timers.push(Reverse((next, token)));
             }
         }
     }
+}
+
+/// A panic, which is a bug of ours, ends the link and not the loop of all others.
+fn guarded<R>(link: &Arc<Link>, f: impl FnOnce(&Arc<Link>) -> R) -> Option<R> {
+    let result = catch_unwind(AssertUnwindSafe(|| f(link)));
+    result.inspect_err(|_| link.die_of_panic()).ok()
 }
 
 fn interest((read, write): (bool, bool)) -> Option<Interest> {

@@ -108,16 +108,28 @@ pub(crate) struct Direct<'a> {
     pub(super) id: Option<StreamId>,
     pub(super) buf: &'a mut [u8],
     pub(super) filled: usize,
+    /// Later bytes went to the inbox: what comes now is not the next any more.
+    overtaken: bool,
 }
 
-impl Direct<'_> {
+impl<'a> Direct<'a> {
+    /// For a read of the stream `id` into `buf`.
+    pub(super) fn new(id: StreamId, buf: &'a mut [u8]) -> Direct<'a> {
+        Direct { id: Some(id), buf, filled: 0, overtaken: false }
+    }
+
     /// For a thread that pumps for others only.
     pub(crate) fn none() -> Direct<'static> {
-        Direct { id: None, buf: &mut [], filled: 0 }
+        Direct { id: None, buf: &mut [], filled: 0, overtaken: false }
     }
 
     pub(super) fn room(&self) -> usize {
         self.buf.len() - self.filled
+    }
+
+    /// Whether the next `n` bytes of the stream `id` go here.
+    fn takes(&self, id: StreamId, n: usize) -> bool {
+        self.id == Some(id) && !self.overtaken && n <= self.room()
     }
 }
 
@@ -166,11 +178,14 @@ impl State {
         let unread = if self.deaf || self.end.is_some() {
             // Dropping it has it checked and thrown away.
             n
-        } else if to.id == Some(id) && self.inbox.is_empty() && n <= to.room() {
+        } else if self.inbox.is_empty() && to.takes(id, n) {
             body.take_into(&mut to.buf[to.filled..to.filled + n])?;
             to.filled += n;
             0
         } else {
+            // Another thread may read the inbox empty before the next body comes:
+            // that must not go behind what is here already.
+            to.overtaken |= to.id == Some(id) && to.filled > 0;
             self.inbox.push(body)?;
             0
         };

@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Weak};
@@ -168,15 +169,19 @@ impl Core {
         }
         let mut tried: Vec<Place> = Vec::new();
         loop {
-            self.check_open()?;
             let (dial, mine) = {
                 let mut peers = self.peers.lock();
+                // Under this lock: `shut_down` cancels the dials that it finds here.
+                self.check_open()?;
                 let entry = peers.entry(peer).or_default();
                 if let Some(link) = entry.best() {
                     return Ok(link);
                 }
                 match &entry.dial {
-                    Some(dial) => (dial.clone(), false),
+                    Some(dial) => {
+                        dial.join();
+                        (dial.clone(), false)
+                    }
                     None => {
                         let places = places(given, &entry.addrs, &peer);
                         let places = places.inspect_err(|_| forget_if_empty(&mut peers, &peer))?;
@@ -190,7 +195,9 @@ impl Core {
                 return self.run_dial(peer, &dial, deadline);
             }
             match dial.wait(deadline) {
-                Ok(link) => return Ok(link),
+                Ok(Some(link)) => return Ok(link),
+                // Whoever dialled had no more patience: it is our turn.
+                Ok(None) => {}
                 // Somebody else's addresses did not work; ours may.
                 Err(e) => {
                     let own = given.iter().filter_map(|a| addrs::to_place(a).ok());
@@ -253,7 +260,6 @@ impl Core {
             }
         }
         if let Err(e) = link.start() {
-            let e = Error::from(e);
             link.die(e.clone());
             return Err(e);
         }
@@ -410,7 +416,8 @@ impl Core {
 impl Reception for Core {
     fn arrived(&self, secured: Secured) {
         let peer = secured.upgraded.peer;
-        if !(self.gate)(&peer) {
+        // A gate that panics lets nobody in; the door stays in service.
+        if !catch_unwind(AssertUnwindSafe(|| (self.gate)(&peer))).unwrap_or(false) {
             self.counters.gate_refused.fetch_add(1, Relaxed);
             log::debug!(peer:% = peer; "refused: not allowed here");
             return;

@@ -18,8 +18,10 @@ pub(crate) struct Dial {
 #[derive(Default)]
 struct State {
     result: Option<Result<Arc<Link>>>,
-    /// Threads that wait, without the one that runs the race.
+    /// Threads that wait or are about to, without the one that runs the race.
     waiting: usize,
+    /// It was given up while nobody waited.
+    given_up: bool,
     canceller: Option<Canceller>,
     cancelled: Option<Error>,
 }
@@ -50,19 +52,29 @@ impl Dial {
         let Outcome::Unfinished(race) = outcome else {
             return self.finish(complete(outcome));
         };
-        if self.state.lock().waiting == 0 {
-            drop(race);
-            return self.finish(complete(Outcome::Lost(too_late())));
+        {
+            let mut state = self.state.lock();
+            if state.waiting == 0 {
+                state.given_up = true;
+                drop(state);
+                drop(race);
+                return self.finish(complete(Outcome::Lost(too_late())));
+            }
         }
-        let dial = self.clone();
+        // In a place of its own, from which it is taken back if no thread starts.
+        let rest = Arc::new(Mutex::new(Some((race, complete))));
+        let (dial, theirs) = (self.clone(), rest.clone());
         let thread = std::thread::Builder::new().name("pointsub-dial".into());
         let spawned = thread.spawn(move || {
-            let outcome = race.run(None);
-            let _ = dial.finish(complete(outcome));
+            let job = theirs.lock().take();
+            if let Some((race, complete)) = job {
+                let _ = dial.finish(complete(race.run(None)));
+            }
         });
-        match spawned {
-            Ok(_) => Err(too_late()),
-            Err(e) => self.finish(Err(e.into())),
+        let Err(e) = spawned else { return Err(too_late()) };
+        match rest.lock().take() {
+            Some((_, complete)) => self.finish(complete(Outcome::Lost(e.into()))),
+            None => Err(too_late()),
         }
     }
 
@@ -81,10 +93,15 @@ impl Dial {
         result
     }
 
-    /// Waits for the one who runs it.
-    pub(crate) fn wait(&self, deadline: Option<Instant>) -> Result<Arc<Link>> {
+    /// Announces a `wait`. Called under the lock of the list that the dial is on.
+    pub(crate) fn join(&self) {
+        self.state.lock().waiting += 1;
+    }
+
+    /// Waits for the one who runs it; `None`: that one gave up because its own time
+    /// was over, before it knew of this thread.
+    pub(crate) fn wait(&self, deadline: Option<Instant>) -> Result<Option<Arc<Link>>> {
         let mut state = self.state.lock();
-        state.waiting += 1;
         while state.result.is_none() {
             let late = match deadline {
                 None => {
@@ -99,7 +116,10 @@ impl Dial {
             }
         }
         state.waiting -= 1;
-        state.result.clone().expect("the loop ends when there is a result")
+        if state.given_up {
+            return Ok(None);
+        }
+        state.result.clone().expect("the loop ends when there is a result").map(Some)
     }
 }
 

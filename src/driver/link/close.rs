@@ -45,8 +45,16 @@ impl Link {
         if self.death().is_none() && self.push(Control::GoAway(0)).is_ok() {
             self.flush_control();
             let _ = self.send_up_to(self.written(), None, Patience::Until(deadline));
-            let _ = self.socket.shutdown(Shutdown::Write);
+            self.end_output();
         }
+    }
+
+    /// Ends our direction of the socket behind a goodbye.
+    fn end_output(&self) {
+        self.notices.lock().parting = true;
+        let mut out = self.tx.lock();
+        out.finished = true;
+        let _ = self.socket.shutdown(Shutdown::Write);
     }
 
     /// The last one: reads to the end of the peer's direction.
@@ -125,51 +133,64 @@ impl Link {
     fn check_life(self: &Arc<Link>, limits: &LinkLimits, now: Instant) -> Result<(), Error> {
         let heard = self.opened + Duration::from_millis(self.heard.load(Relaxed));
         let silent = now.saturating_duration_since(heard);
-        let pinged = self.notices.lock().ping;
-        match pinged {
-            Some((_, at)) if now.saturating_duration_since(at) >= limits.silence && heard < at => {
-                Err(Error::new(
-                    ErrorCode::ConnectionReset,
-                    format!(
-                        "the peer was silent for {} s: the connection is lost",
-                        silent.as_secs()
-                    ),
-                ))
-            }
-            None if silent >= limits.keepalive => {
+        // A ping that was not answered though the peer spoke since proves nothing more.
+        let pinged = self.notices.lock().ping.map(|(_, at)| at).filter(|&at| heard < at);
+        let Some(pinged) = pinged else {
+            if silent >= limits.keepalive {
                 self.ping();
                 self.flush_control();
-                Ok(())
             }
-            _ => Ok(()),
+            return Ok(());
+        };
+        // A peer that takes what we send lives, however long our ping waits its turn.
+        let taken = self.opened + Duration::from_millis(self.taken.load(Relaxed));
+        if now.saturating_duration_since(pinged.max(taken)) < limits.silence {
+            return Ok(());
         }
+        let what =
+            format!("the peer was silent for {} s: the connection is lost", silent.as_secs());
+        Err(Error::new(ErrorCode::ConnectionReset, what))
     }
 
     /// Says goodbye to a peer that nobody needs, or that has said it itself.
     fn close_if_idle(self: &Arc<Link>, limits: &LinkLimits, now: Instant) {
-        let mut notices = self.notices.lock();
-        if let Some(since) = notices.closing {
-            drop(notices);
+        let (closing, idle_since) = {
+            let notices = self.notices.lock();
+            (notices.closing, notices.idle_since)
+        };
+        if let Some(since) = closing {
             if now.saturating_duration_since(since) >= limits.silence {
                 self.die(Error::new(ErrorCode::ConnectionAborted, "closed after it was idle"));
             }
             return;
         }
-        let idle = notices.idle_since.map(|since| now.saturating_duration_since(since));
+        let idle = idle_since.map(|since| now.saturating_duration_since(since));
         let unused = idle.is_some_and(|d| {
             !limits.idle.is_zero() && d >= limits.idle
                 || self.redundant.load(Relaxed) && d >= REDUNDANT
         });
         let retired = idle.is_some() && !self.is_open();
-        if !unused && !retired {
-            return;
+        if (unused || retired) && self.retire_if_unused() {
+            self.notices.lock().closing = Some(now);
+            let _ = self.push(Control::GoAway(0));
+            self.flush_control();
+            self.end_output();
         }
-        notices.closing = Some(now);
-        drop(notices);
-        self.retire();
-        let _ = self.push(Control::GoAway(0));
-        self.flush_control();
-        let _ = self.socket.shutdown(Shutdown::Write);
+    }
+
+    /// Retires the link unless a stream was opened meanwhile: ours are opened under
+    /// the first of these locks, the peer's under the second.
+    fn retire_if_unused(self: &Arc<Link>) -> bool {
+        let out = self.tx.lock();
+        let unused = {
+            let inbound = self.rx.lock();
+            let unused = inbound.rx.len() == 0;
+            if unused {
+                self.retire();
+            }
+            unused
+        };
+        self.unlock_and_leave(out, Ok(())).is_ok() && unused
     }
 
     /// Ends streams that nobody has, or whose protocol is not agreed on in time.

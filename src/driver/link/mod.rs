@@ -35,7 +35,7 @@ use super::reactor;
 use super::spin::Spin;
 use super::stream::{Service, Stream, Waiters};
 use super::waiter::Waiter;
-use crate::error::Error;
+use crate::error::{Error, ErrorCode, Result};
 use crate::proto::buf::RecvBuf;
 use crate::proto::connection::Upgraded;
 use crate::proto::noise::Cipher;
@@ -72,6 +72,8 @@ pub(crate) struct Link {
     rtt: AtomicU64,
     /// Milliseconds from `opened` to the last inbound byte.
     heard: AtomicU64,
+    /// The same to the last byte that the kernel took.
+    taken: AtomicU64,
     /// No new streams: it is being closed, or the peer has said goodbye.
     retired: AtomicBool,
     /// Both sides dialled at once, and both prefer the other link.
@@ -95,6 +97,15 @@ struct Outbound {
     tx: Tx,
     /// Bytes that the kernel has taken in all.
     sent: u64,
+    /// The socket's direction to the peer was shut down: nothing is sent any more.
+    finished: bool,
+}
+
+impl Outbound {
+    /// The position behind everything that was sealed so far.
+    fn mark(&self) -> u64 {
+        self.sent + self.tx.pending() as u64
+    }
 }
 
 /// What concerns the link as a whole, and who waits for it.
@@ -107,6 +118,8 @@ struct Notices {
     ponged: u32,
     /// The peer said goodbye.
     goodbye: bool,
+    /// We said it: the end of the peer's direction is what we wait for.
+    parting: bool,
     /// The reactor closes the link for lack of use, since then.
     closing: Option<Instant>,
     /// When the last stream went.
@@ -193,7 +206,11 @@ impl Link {
                 buf: input,
                 ended: false,
             }),
-            tx: Mutex::new(Outbound { tx: Tx::new(upgraded.sealer, role), sent: 0 }),
+            tx: Mutex::new(Outbound {
+                tx: Tx::new(upgraded.sealer, role),
+                sent: 0,
+                finished: false,
+            }),
             control: Mutex::default(),
             control_waits: AtomicBool::new(false),
             drive: Mutex::new(Drive::new()),
@@ -203,6 +220,7 @@ impl Link {
             streams: AtomicUsize::new(0),
             rtt: AtomicU64::new(rtt.map_or(0, nanos)),
             heard: AtomicU64::new(0),
+            taken: AtomicU64::new(0),
             retired: AtomicBool::new(false),
             redundant: AtomicBool::new(false),
             dead: OnceLock::new(),
@@ -213,17 +231,22 @@ impl Link {
     }
 
     /// Gives the link to the reactor.
-    pub(crate) fn start(self: &Arc<Link>) -> std::io::Result<()> {
-        let token = self.reactor.add(self);
-        self.token.set(token).expect("a link is started once");
+    ///
+    /// It may have been used, and have ended, before: whoever lists it does that
+    /// first, so that nobody ends the host without it.
+    pub(crate) fn start(self: &Arc<Link>) -> Result<()> {
         {
+            // `die` takes the link off the reactor's table under this lock.
             let drive = self.drive.lock();
+            if let Some(why) = self.death() {
+                return Err(why.clone());
+            }
+            let token = self.reactor.add(self);
+            self.token.set(token).expect("a link is started once");
             self.reactor.register(&self.socket, token, drive.interest())?;
         }
         // What arrived behind the handshake raises no event.
-        if !self.rx.lock().buf.is_empty() {
-            self.reactor.pump_soon(self);
-        }
+        self.reactor.pump_soon(self);
         Ok(())
     }
 
@@ -304,6 +327,35 @@ impl Link {
     }
 }
 
+impl Link {
+    /// A thread panicked in the middle of its state, which nobody may trust now.
+    pub(super) fn die_of_panic(self: &Arc<Link>) {
+        let what = "a thread panicked while it drove this connection; this is a bug of pointsub";
+        self.die(Error::new(ErrorCode::ConnectionAborted, what));
+    }
+}
+
+/// Ends the link if the thread panics meanwhile.
+struct Fuse<'a> {
+    link: &'a Arc<Link>,
+    /// The thread was unwinding before: what it does here, it does in a destructor.
+    unwinding: bool,
+}
+
+impl<'a> Fuse<'a> {
+    fn new(link: &'a Arc<Link>) -> Fuse<'a> {
+        Fuse { link, unwinding: std::thread::panicking() }
+    }
+}
+
+impl Drop for Fuse<'_> {
+    fn drop(&mut self) {
+        if !self.unwinding && std::thread::panicking() {
+            self.link.die_of_panic();
+        }
+    }
+}
+
 impl std::fmt::Debug for Link {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Link")
@@ -312,6 +364,11 @@ impl std::fmt::Debug for Link {
             .field("remote", &self.remote)
             .finish_non_exhaustive()
     }
+}
+
+/// Since a link was opened, as its atomics keep it.
+fn millis(d: Duration) -> u64 {
+    u64::try_from(d.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn nanos(d: Duration) -> u64 {

@@ -30,16 +30,18 @@ impl Link {
     ) -> Result<Negotiated> {
         let mut first = Vec::with_capacity(protocol.len() + 32);
         let dialer = Dialer::new(protocol, &mut first)?;
-        if !self.wait_for_room(deadline)? {
-            return Err(timed_out(protocol));
-        }
+        let room = match self.wait_for_room(deadline)? {
+            Some(Some(room)) => room,
+            Some(None) => return Ok(Negotiated::LinkGone(self.gone())),
+            None => return Err(timed_out(protocol)),
+        };
         let Some(mut out) = self.lock_for_first(deadline)? else {
             return Err(timed_out(protocol));
         };
         let id = if self.is_open() { out.tx.next_id() } else { None };
         let Some(id) = id else {
             self.retire();
-            drop(out);
+            self.unlock_and_leave(out, Ok(()))?;
             return Ok(Negotiated::LinkGone(self.gone()));
         };
         let flow = Flow::new();
@@ -53,8 +55,8 @@ impl Link {
             }
             inbound.rx.insert(id, flow, stream.clone());
         }
+        room.keep();
         self.streams.fetch_add(1, Relaxed);
-        self.unacked.fetch_add(1, Relaxed);
         self.notices.lock().idle_since = None;
         if let Err(e) = self.write_first(out, &stream, &first) {
             return Ok(Negotiated::LinkGone(e));
@@ -66,29 +68,44 @@ impl Link {
         result
     }
 
-    fn gone(&self) -> Error {
+    /// Why nothing more can be said on it.
+    pub(super) fn gone(&self) -> Error {
         self.death().cloned().unwrap_or_else(|| {
             Error::new(ErrorCode::ConnectionAborted, "the connection is being closed")
         })
     }
 
-    /// Waits while the peer has too many of our streams unacknowledged.
-    fn wait_for_room(self: &Arc<Link>, deadline: Option<Instant>) -> Result<bool> {
-        if self.unacked.load(Relaxed) < MOST_UNACKED {
-            return Ok(true);
+    /// Waits while the peer has too many of our streams unacknowledged. `None`: the
+    /// time is over; `Some(None)`: the link opens no more streams.
+    fn wait_for_room(
+        self: &Arc<Link>,
+        deadline: Option<Instant>,
+    ) -> Result<Option<Option<Room<'_>>>> {
+        if let Some(room) = Room::reserve(self) {
+            return Ok(Some(Some(room)));
         }
         let me = Waiter::current()?;
         let ready = |_: &mut Direct<'_>| {
             let mut notices = self.notices.lock();
-            if self.unacked.load(Relaxed) < MOST_UNACKED || self.death().is_some() {
-                return Some(());
+            if let Some(room) = Room::reserve(self) {
+                return Some(Some(room));
+            }
+            if !self.is_open() {
+                return Some(None);
             }
             notices.waiters.add(&me);
             None
         };
         let result = self.wait(&me, deadline, &mut Direct::none(), ready)?;
         self.notices.lock().waiters.remove(&me);
-        Ok(result.is_some())
+        Ok(result)
+    }
+
+    /// A stream of ours counts as unacknowledged no longer.
+    pub(super) fn make_room(&self) {
+        if self.unacked.fetch_sub(1, Relaxed) == MOST_UNACKED {
+            self.notices.lock().waiters.wake();
+        }
     }
 
     /// Reads the peer's answer, and not a byte more.
@@ -172,7 +189,7 @@ impl Link {
         };
         match found {
             Some(Ready::Bytes(n)) => {
-                self.consumed(stream, n)?;
+                self.consumed(stream, n);
                 Ok(Some(n))
             }
             Some(Ready::End(end)) => end.map(|()| Some(0)),
@@ -190,7 +207,7 @@ impl Link {
         let mut opened = 0;
         let largest = (0..bufs.len()).max_by_key(|&i| bufs[i].len()).unwrap_or(0);
         let found = if bufs.len() == 1 {
-            let mut direct = Direct { id: Some(stream.id), buf: &mut bufs[largest], filled: 0 };
+            let mut direct = Direct::new(stream.id, &mut bufs[largest]);
             let ready = |direct: &mut Direct<'_>| {
                 let mut state = stream.state.lock();
                 if direct.filled > 0 {
@@ -231,11 +248,13 @@ impl Link {
         }
     }
 
-    /// The application has taken `n` bytes.
-    fn consumed(self: &Arc<Link>, stream: &Arc<Stream>, n: usize) -> Result<()> {
+    /// The application has taken `n` bytes, whatever becomes of the link.
+    fn consumed(self: &Arc<Link>, stream: &Arc<Stream>, n: usize) {
         let result = self.credit(&mut stream.state.lock(), stream, n);
-        self.flush_control();
-        result
+        match result {
+            Ok(()) => self.flush_control(),
+            Err(e) => self.die(e),
+        }
     }
 
     /// Copies what waits without taking it; blocks like `read`.
@@ -330,6 +349,27 @@ impl Link {
     }
 }
 
+/// A place among the streams that the peer has not acknowledged.
+struct Room<'a>(&'a Link);
+
+impl<'a> Room<'a> {
+    fn reserve(link: &'a Link) -> Option<Room<'a>> {
+        let one_more = |n| (n < MOST_UNACKED).then_some(n + 1);
+        link.unacked.fetch_update(Relaxed, Relaxed, one_more).ok().map(|_| Room(link))
+    }
+
+    /// A stream has it now.
+    fn keep(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Room<'_> {
+    fn drop(&mut self) {
+        self.0.make_room();
+    }
+}
+
 fn timed_out(protocol: &str) -> Error {
     Error::new(
         ErrorCode::Timeout,
@@ -338,4 +378,4 @@ fn timed_out(protocol: &str) -> Error {
 }
 
 /// Streams that the peer has not acknowledged, beyond which opening waits.
-pub(super) const MOST_UNACKED: usize = 256;
+const MOST_UNACKED: usize = 256;

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
-use super::open::MOST_UNACKED;
-use super::{Inbound, Link, Offer};
+use super::{Fuse, Inbound, Link, Offer, millis};
 use crate::driver::stream::{Answer, Direct, Ready, Service, State, Stream, User};
 use crate::error::{Error, ErrorCode, Result};
 use crate::proto::buf::RecvBuf;
@@ -19,6 +18,8 @@ impl Link {
     /// processes every whole frame. `dry`: until the socket says that it has no
     /// more, which an edge-triggered poll needs.
     pub(in crate::driver) fn pump(self: &Arc<Link>, direct: &mut Direct<'_>, dry: bool) {
+        // Burns after the lock is free again.
+        let _fuse = Fuse::new(self);
         let result = self.pump_locked(&mut self.rx.lock(), direct, dry);
         match result {
             Ok(()) => self.flush_control(),
@@ -28,7 +29,14 @@ impl Link {
 
     /// Takes what the socket still has, before its end.
     pub(super) fn pump_last(self: &Arc<Link>) {
-        let _ = self.pump_locked(&mut self.rx.lock(), &mut Direct::none(), true);
+        let mut inbound = self.rx.lock();
+        for _ in 0..LAST_PUMPS {
+            let before = self.counters.bytes_received.load(Relaxed);
+            let result = self.pump_locked(&mut inbound, &mut Direct::none(), true);
+            if result.is_err() || self.counters.bytes_received.load(Relaxed) == before {
+                return;
+            }
+        }
     }
 
     /// The peer broke a rule, or the socket failed.
@@ -99,8 +107,7 @@ impl Link {
                 Ok(n) => {
                     buf.filled(n);
                     self.counters.bytes_received.fetch_add(n as u64, Relaxed);
-                    let now = self.opened.elapsed().as_millis();
-                    self.heard.store(u64::try_from(now).unwrap_or(u64::MAX), Relaxed);
+                    self.heard.store(millis(self.opened.elapsed()), Relaxed);
                     return Ok(if n < len { Filled::Last } else { Filled::Some });
                 }
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(Filled::Nothing),
@@ -117,7 +124,10 @@ impl Link {
     }
 
     fn eof(&self) -> Error {
-        let (code, what) = if self.notices.lock().goodbye {
+        let notices = self.notices.lock();
+        let (code, what) = if notices.parting {
+            (ErrorCode::ConnectionAborted, "this host closed the connection")
+        } else if notices.goodbye {
             (ErrorCode::ConnectionAborted, "the peer closed the connection")
         } else {
             (ErrorCode::ConnectionReset, "the connection was lost: it ended without a goodbye")
@@ -156,8 +166,9 @@ impl Link {
                 }
                 Event::Reset { stream, .. } => {
                     let why = Error::new(ErrorCode::ConnectionReset, "the peer reset the stream");
-                    self.control.lock().forget(stream.id);
                     let mut state = stream.state.lock();
+                    // An answer that waits for credit would wait for ever.
+                    self.control.lock().forget(stream.id);
                     state.break_off(&why);
                     if !matches!(state.user, User::Conn) {
                         state.user = User::Gone(Instant::now());
@@ -391,8 +402,8 @@ impl Link {
 
     /// The peer has confirmed a stream of ours, or it counts no longer.
     fn on_acked(&self, stream: &Stream) {
-        if !stream.acked.swap(true, Relaxed) && self.unacked.fetch_sub(1, Relaxed) == MOST_UNACKED {
-            self.notices.lock().waiters.wake();
+        if !stream.acked.swap(true, Relaxed) {
+            self.make_room();
         }
     }
 
@@ -426,6 +437,10 @@ enum Filled {
 
 /// Reads of the socket in one pump.
 const MOST_FILLS: usize = 16;
+
+/// Pumps of a link whose socket takes nothing any more: more than a kernel's buffer
+/// holds, so that they all come only if the peer goes on sending.
+const LAST_PUMPS: usize = 32;
 
 /// Of a negotiating stream's bytes this much is looked at: a line and its length.
 const HEAD: usize = 2048;

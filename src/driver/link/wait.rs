@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::Link;
+use super::{Fuse, Link};
 use crate::driver::drive::{Left, TICK, Ticket, Turn};
 use crate::driver::stream::Direct;
 use crate::driver::waiter::{For, Waiter, remaining};
@@ -22,7 +22,7 @@ impl Link {
         direct: &mut Direct<'_>,
         mut ready: impl FnMut(&mut Direct<'_>) -> Option<R>,
     ) -> io::Result<Option<R>> {
-        let mut place = Place { link: self, ticket: None, slept: false };
+        let mut place = Place { link: self, ticket: None, slept: false, _fuse: Fuse::new(self) };
         loop {
             if let Some(result) = ready(direct) {
                 return Ok(Some(result));
@@ -77,7 +77,12 @@ impl Link {
         let mut slept = false;
         loop {
             self.pump(direct, false);
-            if me.take_wake() || self.death().is_some() || self.spin(me, direct) {
+            if self.death().is_some() {
+                // `die` is on its way to tell what this thread waits for.
+                std::thread::yield_now();
+                return slept;
+            }
+            if me.take_wake() || self.spin(me, direct) {
                 return slept;
             }
             let asleep = Instant::now();
@@ -161,6 +166,8 @@ struct Place<'a> {
     link: &'a Arc<Link>,
     ticket: Option<Ticket>,
     slept: bool,
+    /// Last: it looks at the link when this thread has handed on.
+    _fuse: Fuse<'a>,
 }
 
 impl Drop for Place<'_> {
@@ -177,12 +184,6 @@ impl Drop for Place<'_> {
             Left::Promote(waiter) => waiter.wake(),
             Left::StartTicks => self.link.reactor.start_ticks(self.link),
             Left::Nothing => {}
-        }
-        if std::thread::panicking() {
-            self.link.die(crate::error::Error::new(
-                crate::error::ErrorCode::ConnectionAborted,
-                "a thread panicked while it drove this connection; this is a bug of pointsub",
-            ));
         }
     }
 }

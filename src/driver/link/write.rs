@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use parking_lot::MutexGuard;
 
-use super::{Link, Outbound};
+use super::{Link, Outbound, millis};
 use crate::driver::stream::{Direct, Stream};
 use crate::driver::waiter::{Waiter, remaining};
 use crate::error::{Error, ErrorCode, Result};
@@ -79,8 +79,12 @@ impl Link {
         self.check_writable(stream)?;
         let mut out = self.tx.lock();
         let mut result = self.send(&mut out);
+        if out.finished {
+            drop(out);
+            return Err(self.gone());
+        }
         if out.tx.pending() >= MOST_WAITING {
-            let mark = out.sent + out.tx.pending() as u64;
+            let mark = out.mark();
             self.unlock(out, result)?;
             return Ok(Written::NoRoom { mark });
         }
@@ -98,8 +102,13 @@ impl Link {
         if n.is_ok() && result.is_ok() {
             result = self.send(&mut out);
         }
-        let (left, mark) = (out.tx.pending() > 0, out.sent + out.tx.pending() as u64);
-        self.unlock(out, result)?;
+        let (left, mark) = (out.tx.pending() > 0, out.mark());
+        if left && !matches!(n, Ok(1..)) {
+            // What was sealed for others: this thread does not wait for the socket.
+            self.unlock_and_leave(out, result)?;
+        } else {
+            self.unlock(out, result)?;
+        }
         Ok(match n? {
             0 if stream.flow.credit() > 0 && left => Written::NoRoom { mark },
             0 => Written::NoCredit,
@@ -148,11 +157,12 @@ impl Link {
         loop {
             let mut out = self.tx.lock();
             let result = self.send(&mut out);
-            let done = out.sent >= mark;
-            self.unlock(out, result)?;
-            if done {
+            if out.sent >= mark || out.finished {
+                // What others have sealed behind it is not ours to wait for.
+                self.unlock_and_leave(out, result)?;
                 return Ok(true);
             }
+            self.unlock(out, result)?;
             let late = patience.deadline().is_some_and(|at| remaining(at).is_none());
             let Some(me) = me.as_ref().filter(|_| !late) else {
                 self.leave_rest_to_reactor();
@@ -187,10 +197,10 @@ impl Link {
         self.send_up_to(mark, Some(stream), patience)
     }
 
-    /// The position behind everything that was sealed so far.
+    /// The position behind everything that was sealed so far. Who asks sends next,
+    /// and so sends the control frames that others left for whoever had the lock.
     pub(super) fn written(&self) -> u64 {
-        let out = self.tx.lock();
-        out.sent + out.tx.pending() as u64
+        self.tx.lock().mark()
     }
 
     /// Queues a control frame; `flush_control` sends it. An error: the peer made
@@ -213,7 +223,7 @@ impl Link {
         while self.control_waits.load(SeqCst) {
             let Some(mut out) = self.tx.try_lock() else { return };
             let result = self.send(&mut out);
-            let left = out.tx.pending() > 0;
+            let left = out.tx.pending() > 0 && !out.finished;
             drop(out);
             if let Err(e) = result {
                 self.die_after_reading(e);
@@ -230,7 +240,7 @@ impl Link {
     pub(in crate::driver) fn on_writable(self: &Arc<Link>) {
         let mut out = self.tx.lock();
         let result = self.send(&mut out);
-        if out.tx.pending() == 0 {
+        if out.tx.pending() == 0 || out.finished {
             self.set_want_write(false);
         }
         let _ = self.unlock(out, result);
@@ -246,10 +256,10 @@ impl Link {
         loop {
             let mut out = self.tx.lock();
             let result = self.send(&mut out);
-            if result.is_ok() && out.tx.pending() < ROOM_FOR_FIRST {
+            if result.is_ok() && (out.tx.pending() < ROOM_FOR_FIRST || out.finished) {
                 return Ok(Some(out));
             }
-            let mark = out.sent + out.tx.pending() as u64;
+            let mark = out.mark();
             self.unlock(out, result)?;
             if !self.send_up_to(mark, None, patience)? {
                 return Ok(None);
@@ -267,11 +277,7 @@ impl Link {
         self.lend(&mut out, first.len());
         let n = out.tx.data(stream.id, true, &stream.flow, &[IoSlice::new(first)]);
         let result = self.send(&mut out);
-        let left = out.tx.pending() > 0;
-        self.unlock(out, result)?;
-        if left {
-            self.leave_rest_to_reactor();
-        }
+        self.unlock_and_leave(out, result)?;
         debug_assert!(n.as_ref().map_or(true, |&n| n == first.len()), "there is room and credit");
         n.map(|_| ())
     }
@@ -287,6 +293,20 @@ impl Link {
         result
     }
 
+    /// The same, and the reactor writes what is left.
+    pub(super) fn unlock_and_leave(
+        self: &Arc<Link>,
+        out: MutexGuard<'_, Outbound>,
+        result: Result<()>,
+    ) -> Result<()> {
+        let left = out.tx.pending() > 0 && !out.finished;
+        self.unlock(out, result)?;
+        if left {
+            self.leave_rest_to_reactor();
+        }
+        Ok(())
+    }
+
     /// The socket takes nothing more; what it still has to give is read first.
     fn die_after_reading(self: &Arc<Link>, e: Error) {
         self.pump_last();
@@ -296,6 +316,11 @@ impl Link {
     /// Seals the control frames that wait and sends all that the socket takes.
     fn send(&self, out: &mut Outbound) -> Result<()> {
         loop {
+            if out.finished {
+                // Our direction has ended; answers to what still comes are moot.
+                self.control_waits.store(false, SeqCst);
+                return Ok(());
+            }
             if self.control_waits.swap(false, SeqCst) {
                 self.lend(out, 0);
                 let mut queue = self.control.lock();
@@ -325,6 +350,7 @@ impl Link {
                     out.tx.consume(n);
                     out.sent += n as u64;
                     self.counters.bytes_sent.fetch_add(n as u64, Relaxed);
+                    self.taken.store(millis(self.opened.elapsed()), Relaxed);
                 }
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(false),
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}

@@ -66,7 +66,7 @@ impl Stress {
             (Stress::ping_in_a_hurry, 2),
             (Stress::ping_without_blocking, 1),
             (Stress::read_one_conn_from_three_threads, 1),
-            (Stress::write_without_credit, 2),
+            (Stress::write_without_credit, 1),
             (Stress::wait_for_nothing, 1),
             (Stress::be_shut_down, 1),
             (Stress::panic_now_and_then, 1),
@@ -199,7 +199,7 @@ impl Stress {
     fn write_without_credit(&self, mut dice: Dice) {
         while self.goes_on() {
             let conn = self.connect(SINK);
-            let len = dice.up_to(3 << 20);
+            let len = dice.up_to(1 << 20);
             let bytes = pattern(0, len);
             let mut at = 0;
             while at < bytes.len() {
@@ -359,11 +359,17 @@ fn silence(conn: Conn) {
 /// The bytes from `at` on of a stream of eight-byte numbers that count up: the first
 /// byte of each has its high bit set, the others have not.
 fn pattern(at: u64, len: u64) -> Vec<u8> {
-    let byte = |at: u64| {
-        let (number, k) = (at / 8, at % 8);
-        (number >> (7 * k)) as u8 & 0x7f | if k == 0 { 0x80 } else { 0 }
-    };
-    (at..at + len).map(byte).collect()
+    let mut bytes = Vec::with_capacity(len as usize + 16);
+    for number in at / 8..(at + len).div_ceil(8) {
+        // Seven bits to a byte.
+        let mut word = [0; 8];
+        (0..8).for_each(|k| word[k] = (number >> (7 * k)) as u8 & 0x7f);
+        word[0] |= 0x80;
+        bytes.extend_from_slice(&word);
+    }
+    bytes.drain(..(at % 8) as usize);
+    bytes.truncate(len as usize);
+    bytes
 }
 
 /// Where a piece belongs, if it is long enough to show it.

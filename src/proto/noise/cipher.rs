@@ -128,9 +128,7 @@ impl Key {
     fn seal_in_place(&self, counter: u64, buf: &mut [u8]) -> Result<(), Unspecified> {
         let (body, tag) = buf.split_last_chunk_mut::<TAG>().ok_or(Unspecified)?;
         let nonce = self.cipher.nonce(counter);
-        let sealed = self.key.seal_in_place_separate_tag(nonce, Aad::empty(), body)?;
-        tag.copy_from_slice(sealed.as_ref());
-        Ok(())
+        self.key.seal_in_place_scatter(nonce, Aad::empty(), body, &[], tag)
     }
 
     fn open_in_place(&self, counter: u64, frame: &mut [u8]) -> Result<usize, Unspecified> {

@@ -11,6 +11,7 @@ mod frame;
 mod out;
 mod records;
 mod rx;
+mod streams;
 #[cfg(test)]
 mod tests;
 mod tx;

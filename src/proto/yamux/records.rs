@@ -71,18 +71,26 @@ impl Records {
 
     /// The next header, once all of it has arrived.
     pub(super) fn header(&mut self, buf: &mut RecvBuf) -> Result<Option<[u8; Header::LEN]>> {
-        while self.header_len < Header::LEN {
+        loop {
             if self.plain == 0 && !self.open_next(buf)? {
                 return Ok(None);
+            }
+            if self.header_len == 0 && self.plain >= Header::LEN {
+                // In one piece, as nearly all are.
+                let header = buf.readable().first_chunk().copied();
+                self.consume(buf, Header::LEN);
+                return Ok(header);
             }
             let n = self.plain.min(Header::LEN - self.header_len);
             let part = &mut self.header[self.header_len..][..n];
             part.copy_from_slice(&buf.readable()[..n]);
             self.header_len += n;
             self.consume(buf, n);
+            if self.header_len == Header::LEN {
+                self.header_len = 0;
+                return Ok(Some(self.header));
+            }
         }
-        self.header_len = 0;
-        Ok(Some(self.header))
     }
 
     /// Reserves the next piece, of at most `max` bytes, for [`Records::body`];

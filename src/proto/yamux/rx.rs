@@ -1,11 +1,11 @@
 //! The inbound half of a connection.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::flow::Flow;
 use super::frame::{Flags, Header, Kind, Role, SESSION, StreamId, violation};
 use super::records::{Body, Records};
+use super::streams::Streams;
 use super::window::MAX_WINDOW;
 use crate::error::{Error, Result};
 use crate::proto::buf::RecvBuf;
@@ -16,7 +16,7 @@ use crate::proto::noise::Opener;
 pub(crate) struct Rx<S> {
     records: Records,
     role: Role,
-    streams: HashMap<StreamId, Entry<S>>,
+    streams: Streams<Entry<S>>,
     frame: Frame,
     unwanted: Recent,
     frames: u64,
@@ -60,7 +60,7 @@ impl<S> Rx<S> {
         Rx {
             records: Records::new(opener, leftover),
             role,
-            streams: HashMap::new(),
+            streams: Streams::new(),
             frame: Frame::default(),
             unwanted: Recent::default(),
             frames: 0,
@@ -99,11 +99,11 @@ impl<S> Rx<S> {
 
     /// Takes a stream out. What still comes for it is discarded.
     pub(crate) fn remove(&mut self, id: StreamId) -> Option<S> {
-        self.streams.remove(&id).map(|entry| entry.stream)
+        self.streams.remove(id).map(|entry| entry.stream)
     }
 
     pub(crate) fn get(&self, id: StreamId) -> Option<&S> {
-        self.streams.get(&id).map(|entry| &entry.stream)
+        self.streams.get(id).map(|entry| &entry.stream)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -111,7 +111,7 @@ impl<S> Rx<S> {
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (StreamId, &S)> {
-        self.streams.iter().map(|(id, entry)| (*id, &entry.stream))
+        self.streams.iter().map(|(id, entry)| (id, &entry.stream))
     }
 
     /// How many frames have come, those that led to no event included.
@@ -165,7 +165,7 @@ impl<S> Rx<S> {
         if !self.role.peer().opens(id) {
             return Err(violation("a SYN with an id that is not the peer's to open"));
         }
-        if self.streams.contains_key(&id) {
+        if self.streams.contains(id) {
             return Err(violation("a SYN for a stream that is open"));
         }
         let flow = Flow::new();
@@ -184,7 +184,7 @@ impl<S> Rx<S> {
     /// A frame of a stream that is open already, or that is not there.
     fn go_on(&mut self, header: Header) -> Result<()> {
         self.frame = Frame::new(header);
-        let Some(entry) = self.streams.get_mut(&header.id).filter(|entry| !entry.reset) else {
+        let Some(entry) = self.streams.get_mut(header.id).filter(|entry| !entry.reset) else {
             return Ok(());
         };
         match header.kind {
@@ -206,7 +206,7 @@ impl<S> Rx<S> {
     fn rest(&mut self, buf: &mut RecvBuf) -> Result<Rest> {
         let frame = &mut self.frame;
         let id = frame.id;
-        let Some(entry) = self.streams.get_mut(&id).filter(|entry| !entry.reset) else {
+        let Some(entry) = self.streams.get_mut(id).filter(|entry| !entry.reset) else {
             return self.discard(buf);
         };
         frame.tell_unwanted = true;
@@ -252,7 +252,7 @@ impl<S> Rx<S> {
     /// Lends the event what it borrows.
     fn event<'a>(&'a mut self, step: Step, buf: &'a mut RecvBuf) -> Event<'a, S> {
         let streams = &self.streams;
-        let stream = |id| &streams.get(&id).expect("rest has just found this stream").stream;
+        let stream = |id| &streams.get(id).expect("rest has just found this stream").stream;
         match step {
             Step::Opened { id, flow } => Event::Opened { id, flow },
             Step::Acked(id) => Event::Acked { stream: stream(id) },

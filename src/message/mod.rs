@@ -1,20 +1,35 @@
 //! Floor 6: messages of 0 bytes to many GB over anything that reads and writes.
 
+mod builder;
 mod compress;
+mod config;
 mod frame;
+mod halves;
 mod header;
+mod observer;
 mod parts;
+mod predictor;
+mod receiver;
+mod sender;
 mod strategy;
+mod timeout;
 mod transporter;
 
 use std::io::{IoSlice, Read, Write};
 
 use crate::error::{Error, Result};
-use frame::{Incoming, Options, Outgoing};
+use frame::{Incoming, Outgoing};
 use parts::Parts;
+use sender::Unguided;
 
-pub use strategy::{SizeClass, Strategy};
-pub use transporter::{MessageTransporter, MessageTransporterBuilder};
+pub use builder::MessageTransporterBuilder;
+pub use compress::Compression;
+pub use halves::{MessageReceiver, MessageSender};
+pub use observer::{ClassStats, MessageObserver, MessageStats, Transfer};
+pub use predictor::{Predictor, Switch, SwitchReason};
+pub use strategy::{MessageSizer, Network, Operation, Pressure, SizeClass, Strategy, TableSizer};
+pub use timeout::{Direction, StallLimit};
+pub use transporter::MessageTransporter;
 
 /// Sends a message of any size and flushes `conn`.
 ///
@@ -41,7 +56,8 @@ pub fn send_message<W: Write + ?Sized>(conn: &mut W, data: &[u8]) -> Result<()> 
     let parts = Parts::new(&slices).expect("a slice is not longer than the address space");
     let strategy = SizeClass::of(data.len() as u64).strategy();
     let mut outgoing = Outgoing::default();
-    let outcome = outgoing.send(conn, parts, &strategy, Options::default());
+    let mut guide = Unguided(Predictor::new());
+    let outcome = outgoing.send(conn, parts, &strategy, &mut guide);
     outcome.map_err(|e| leave_sender("send_message", &outgoing, e))
 }
 
@@ -99,8 +115,8 @@ where
     R: Read + ?Sized,
 {
     let mut outgoing = Outgoing::default();
-    let mut chunk = |_| SizeClass::Medium.strategy().chunk;
-    let outcome = outgoing.send_stream(conn, reader, &mut chunk, Options::default());
+    let mut guide = Unguided(Predictor::new());
+    let outcome = outgoing.send_stream(conn, reader, &mut guide);
     outcome.map_err(|e| leave_sender("send_stream", &outgoing, e))
 }
 
@@ -119,14 +135,14 @@ where
 {
     let mut incoming = Incoming::default();
     let outcome = incoming.receive_stream(conn, &mut &mut *writer);
-    outcome.map_err(|e| leave_receiver("receive_stream", &incoming, e))
+    outcome.map(|arrived| arrived.bytes).map_err(|e| leave_receiver("receive_stream", &incoming, e))
 }
 
 fn receive<R: Read + ?Sized>(place: &'static str, conn: &mut R, max: usize) -> Result<Vec<u8>> {
     let mut incoming = Incoming::default();
     let mut message = Vec::new();
     match incoming.receive(conn, &mut message, max as u64) {
-        Ok(()) => Ok(message),
+        Ok(_) => Ok(message),
         Err(e) => Err(leave_receiver(place, &incoming, e)),
     }
 }

@@ -46,7 +46,7 @@ struct Message {
     total: Option<u64>,
     /// Bytes of content that were checked and are in `payload`, or were written.
     received: u64,
-    /// Compressed chunks were thrown away unopened: `received` is too low.
+    /// The rest is thrown away, compressed or not: `received` is too low.
     uncounted: bool,
     /// Over all headers and payloads so far.
     crc: Hasher,
@@ -338,6 +338,7 @@ impl Incoming {
         match &mut self.message {
             Some(message) if message.chunked || self.frame.is_some() => {
                 message.target = Target::Nowhere;
+                message.uncounted = true;
             }
             _ => self.message = None,
         }
@@ -447,8 +448,6 @@ impl Incoming {
             Kind::Large | Kind::Stream => return Ok(None),
             Kind::Abort => return Err(self.aborted(len)),
             Kind::Message | Kind::Chunk if nowhere => {
-                // Compressed content is not opened only to be thrown away.
-                message.uncounted |= header.packed;
                 message.received += header.len;
             }
             Kind::Message | Kind::Chunk => self.accept(header, sink)?,

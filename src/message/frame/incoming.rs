@@ -119,6 +119,12 @@ impl Incoming {
         self.run(from, &mut Sink::Writer(to))
     }
 
+    /// How much memory it holds.
+    #[cfg(test)]
+    pub(crate) fn allocated(&self) -> usize {
+        self.payload.capacity() + self.scratch.len()
+    }
+
     /// Whether nothing of the next message has been read.
     pub(crate) fn is_between_messages(&self) -> bool {
         self.message.is_none() && self.head_len == 0

@@ -4,6 +4,8 @@
 mod incoming;
 mod outgoing;
 mod sequence;
+#[cfg(test)]
+mod tests;
 
 use std::io::{self, Read};
 use std::time::Duration;

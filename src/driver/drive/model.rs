@@ -188,7 +188,9 @@ impl Link {
             if manner == Manner::Nonblocking && self.take(id, None).is_none() {
                 self.pump(None, false);
             }
-            if let Some(false) = self.wait(&me, id, manner == Manner::Hasty) { return self.hand_back() }
+            if let Some(false) = self.wait(&me, id, manner == Manner::Hasty) {
+                return self.hand_back();
+            }
             self.streams[id].state.lock().unwrap().readers.retain(|w| !Arc::ptr_eq(w, &me));
         }
     }

@@ -8,10 +8,11 @@ pub mod message;
 mod net;
 mod proto;
 mod resources;
+mod stall;
 mod varint;
 
 pub use error::{Error, ErrorCode, Result, Severity};
-pub use host::{Host, HostBuilder, HostStats};
+pub use host::{Host, HostBuilder, HostStats, PeerInfo};
 pub use libp2p_core::{Multiaddr, PeerId};
 pub use libp2p_identity::Keypair;
 pub use message::{

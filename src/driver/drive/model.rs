@@ -188,7 +188,7 @@ impl Link {
             if manner == Manner::Nonblocking && self.take(id, None).is_none() {
                 self.pump(None, false);
             }
-            if self.wait(&me, id, manner == Manner::Hasty) == Some(false) {
+            if let Some(false) = self.wait(&me, id, manner == Manner::Hasty) {
                 return self.hand_back();
             }
             self.streams[id].state.lock().unwrap().readers.retain(|w| !Arc::ptr_eq(w, &me));

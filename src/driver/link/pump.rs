@@ -10,7 +10,7 @@ use crate::driver::stream::{Answer, Direct, Ready, Service, State, Stream, User}
 use crate::error::{Error, ErrorCode, Result};
 use crate::proto::buf::RecvBuf;
 use crate::proto::multistream;
-use crate::proto::yamux::{Body, Control, Event, Flow, StreamId};
+use crate::proto::yamux::{Body, Control, Event, Flow, MIN_RECV_BUF, StreamId};
 use crate::resources::buffers::{self, Buffer};
 
 impl Link {
@@ -89,7 +89,7 @@ impl Link {
 
     /// One read of the socket, of about as much as the reader wants.
     fn fill(&self, buf: &mut RecvBuf, wanted: usize) -> Result<Filled> {
-        if buf.capacity() < buffers::SMALL_BATCH {
+        if buf.capacity() < MIN_RECV_BUF {
             let size = if wanted > buffers::SMALL_BATCH {
                 buffers::LARGE_BATCH
             } else {
@@ -125,14 +125,20 @@ impl Link {
 
     fn eof(&self) -> Error {
         let notices = self.notices.lock();
-        let (code, what) = if notices.parting {
-            (ErrorCode::ConnectionAborted, "this host closed the connection")
-        } else if notices.goodbye {
-            (ErrorCode::ConnectionAborted, "the peer closed the connection")
-        } else {
-            (ErrorCode::ConnectionReset, "the connection was lost: it ended without a goodbye")
-        };
-        Error::new(code, what)
+        if notices.parting {
+            return Error::new(ErrorCode::ConnectionAborted, "this host closed the connection");
+        }
+        match notices.goodbye {
+            Some(0) => Error::new(ErrorCode::ConnectionAborted, "the peer closed the connection"),
+            Some(code) => {
+                let what = format!("the peer closed the connection for an error, code {code}");
+                Error::new(ErrorCode::ConnectionAborted, what)
+            }
+            None => {
+                let what = "the connection was lost: it ended without a goodbye";
+                Error::new(ErrorCode::ConnectionReset, what)
+            }
+        }
     }
 
     /// Every whole frame of the buffer.
@@ -164,8 +170,12 @@ impl Link {
                     self.on_fin(&mut state, stream)?;
                     state.is_over().then_some(stream.id)
                 }
-                Event::Reset { stream, .. } => {
-                    let why = Error::new(ErrorCode::ConnectionReset, "the peer reset the stream");
+                Event::Reset { stream, code } => {
+                    let what = match code {
+                        0 => "the peer reset the stream".to_string(),
+                        code => format!("the peer reset the stream, code {code}"),
+                    };
+                    let why = Error::new(ErrorCode::ConnectionReset, what);
                     let mut state = stream.state.lock();
                     // An answer that waits for credit would wait for ever.
                     self.control.lock().forget(stream.id);
@@ -187,8 +197,8 @@ impl Link {
                     self.on_pong(value);
                     None
                 }
-                Event::GoAway(_) => {
-                    self.on_goodbye();
+                Event::GoAway(code) => {
+                    self.on_goodbye(code);
                     None
                 }
             };
@@ -419,10 +429,10 @@ impl Link {
         }
     }
 
-    fn on_goodbye(&self) {
+    fn on_goodbye(&self, code: u32) {
         self.retire();
         let mut notices = self.notices.lock();
-        notices.goodbye = true;
+        notices.goodbye = Some(code);
         notices.waiters.wake();
     }
 }

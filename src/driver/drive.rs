@@ -135,6 +135,14 @@ impl<W: Clone> Drive<W> {
         self.ticking
     }
 
+    /// No thread is expected back soon: the reactor takes an idle link at once.
+    /// `interest` may have changed.
+    pub(crate) fn hand_back(&mut self) {
+        if let Role::Idle(_) = self.role {
+            self.role = Role::Reactor;
+        }
+    }
+
     /// Whether the reactor reads: a readiness that it saw before a thread took
     /// the lead is none of its business.
     pub(crate) fn reactor_reads(&self) -> bool {
@@ -159,6 +167,9 @@ impl<W: Clone> Drive<W> {
 
 /// How long a link stays with nobody at its socket before the reactor is armed.
 pub(crate) const TICK: Duration = Duration::from_millis(1);
+
+#[cfg(test)]
+mod model;
 
 #[cfg(test)]
 mod tests {

@@ -33,16 +33,26 @@ impl Inbox {
     /// Appends a frame's body, opened straight into the queue.
     pub(crate) fn push(&mut self, body: Body<'_>) -> Result<()> {
         let n = body.len();
+        body.take_into(self.room(n))?;
+        self.filled(n);
+        Ok(())
+    }
+
+    /// Room for `n` more bytes, in one piece.
+    fn room(&mut self, n: usize) -> &mut [u8] {
         if self.chunks.back().is_none_or(|c| c.data.len() - c.end < n) {
             // A stream that holds little borrows little.
-            let size = if self.len + n > 4096 { buffers::SMALL_BATCH } else { n.max(1024) };
+            let size = if self.len + n > UNPOOLED { buffers::SMALL_BATCH } else { n.max(1024) };
             self.chunks.push_back(Chunk { data: take(size.max(n)), start: 0, end: 0 });
         }
         let chunk = self.chunks.back_mut().expect("a chunk with room was just made sure of");
-        body.take_into(&mut chunk.data[chunk.end..chunk.end + n])?;
+        &mut chunk.data[chunk.end..chunk.end + n]
+    }
+
+    fn filled(&mut self, n: usize) {
+        let chunk = self.chunks.back_mut().expect("`room` has made one");
         chunk.end += n;
         self.len += n;
-        Ok(())
     }
 
     /// Moves what fits into `bufs`; returns how much.
@@ -78,6 +88,7 @@ impl Inbox {
         assert!(n <= self.len, "consumed more than the inbox holds");
         self.len -= n;
         while n > 0 {
+            let last = self.chunks.len() == 1;
             let first = self.chunks.front_mut().expect("the length counts what the chunks hold");
             let held = first.end - first.start;
             if n < held {
@@ -85,6 +96,11 @@ impl Inbox {
                 return;
             }
             n -= held;
+            if last && first.data.len() <= UNPOOLED {
+                // Small messages use one small buffer over and over.
+                (first.start, first.end) = (0, 0);
+                return;
+            }
             self.chunks.pop_front();
         }
     }
@@ -96,7 +112,13 @@ impl Inbox {
     }
 }
 
-/// The smallest sizes are not pooled: they live as long as a stream is idle.
 fn take(len: usize) -> Buffer {
-    if len <= 4096 { Buffer::from(vec![0; len.next_power_of_two()]) } else { buffers::take(len) }
+    if len <= UNPOOLED {
+        Buffer::from(vec![0; len.next_power_of_two()])
+    } else {
+        buffers::take(len)
+    }
 }
+
+/// Buffers up to this size are the stream's own: an idle stream may keep one.
+const UNPOOLED: usize = 4096;

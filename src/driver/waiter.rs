@@ -39,18 +39,24 @@ impl Waiter {
     /// The process is out of file descriptors.
     pub(crate) fn current() -> io::Result<Arc<Waiter>> {
         thread_local! { static CURRENT: OnceCell<Arc<Waiter>> = const { OnceCell::new() }; }
-        CURRENT.with(|cell| {
+        let kept = CURRENT.try_with(|cell| {
             if let Some(waiter) = cell.get() {
                 return Ok(waiter.clone());
             }
-            let waiter = Arc::new(Waiter {
-                thread: std::thread::current(),
-                woken: AtomicBool::new(false),
-                polling: AtomicBool::new(false),
-                bell: bell::Bell::new()?,
-            });
+            let waiter = Waiter::new()?;
             Ok(cell.get_or_init(|| waiter).clone())
-        })
+        });
+        // At the thread's end: a host may be dropped by the destructor of a thread local.
+        kept.unwrap_or_else(|_| Waiter::new())
+    }
+
+    fn new() -> io::Result<Arc<Waiter>> {
+        Ok(Arc::new(Waiter {
+            thread: std::thread::current(),
+            woken: AtomicBool::new(false),
+            polling: AtomicBool::new(false),
+            bell: bell::Bell::new()?,
+        }))
     }
 
     /// Ends the thread's present or next sleep.

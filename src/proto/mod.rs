@@ -2,3 +2,12 @@
 //! come out. Nothing here knows a socket, a thread, a lock or a clock.
 
 pub(crate) mod buf;
+pub(crate) mod connection;
+pub(crate) mod identify;
+pub(crate) mod multistream;
+pub(crate) mod noise;
+pub(crate) mod ping;
+pub(crate) mod yamux;
+
+#[cfg(test)]
+mod sim;

@@ -1,0 +1,218 @@
+//! The end of a link, and what the clock says about it.
+//!
+//! Bytes in the kernel are not delivered bytes: a process that exits with input
+//! unread has its kernel send a reset, which destroys what the peer has not read
+//! yet. So a link ends in steps: FIN on every stream and a yamux ping behind them;
+//! everything is read until the pong shows that the peer has it all; then a
+//! goodbye, the end of our direction, and reading to the end of the peer's.
+
+use std::net::Shutdown;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use super::write::Patience;
+use super::{Link, LinkLimits};
+use crate::driver::stream::{Direct, Stream, User};
+use crate::driver::waiter::Waiter;
+use crate::error::{Error, ErrorCode};
+use crate::proto::yamux::Control;
+
+impl Link {
+    /// The first step. Our own conns on it end with `why`. Returns the ping that
+    /// `await_delivery` waits for; `None`: the link has ended already.
+    pub(crate) fn begin_close(self: &Arc<Link>, why: &Error) -> Option<u32> {
+        self.retire();
+        for stream in self.table() {
+            let mut state = stream.state.lock();
+            if state.close(why.clone()) && self.push(Control::Fin { id: stream.id }).is_err() {
+                return None;
+            }
+            state.break_off(why);
+        }
+        let ping = self.ping()?;
+        self.flush_control();
+        Some(ping)
+    }
+
+    /// The second step: the peer has everything, or the time is over.
+    pub(crate) fn await_delivery(self: &Arc<Link>, ping: u32, deadline: Instant) {
+        self.wait_for(deadline, || self.notices.lock().ponged >= ping);
+    }
+
+    /// The third step: goodbye, and the end of our direction.
+    pub(crate) fn say_goodbye(self: &Arc<Link>, deadline: Instant) {
+        if self.death().is_none() && self.push(Control::GoAway(0)).is_ok() {
+            self.flush_control();
+            let _ = self.send_up_to(self.written(), None, Patience::Until(deadline));
+            self.end_output();
+        }
+    }
+
+    /// Ends our direction of the socket behind a goodbye.
+    fn end_output(&self) {
+        self.notices.lock().parting = true;
+        let mut out = self.tx.lock();
+        out.finished = true;
+        let _ = self.socket.shutdown(Shutdown::Write);
+    }
+
+    /// The last one: reads to the end of the peer's direction.
+    pub(crate) fn finish_close(self: &Arc<Link>, deadline: Instant, why: Error) {
+        self.wait_for(deadline, || false);
+        self.die(why);
+    }
+
+    /// Waits until `done`, the link's end or the deadline, and drives meanwhile.
+    fn wait_for(self: &Arc<Link>, deadline: Instant, done: impl Fn() -> bool) {
+        let Ok(me) = Waiter::current() else { return };
+        let ready = |_: &mut Direct<'_>| {
+            if done() || self.death().is_some() {
+                return Some(());
+            }
+            self.notices.lock().waiters.add(&me);
+            // What happened before the waiter was there.
+            (done() || self.death().is_some()).then_some(())
+        };
+        let _ = self.wait(&me, Some(deadline), &mut Direct::none(), ready);
+        self.notices.lock().waiters.remove(&me);
+    }
+
+    /// Queues a yamux ping. While one is under way its answer serves for timing,
+    /// and a further one only for its number.
+    fn ping(self: &Arc<Link>) -> Option<u32> {
+        if self.death().is_some() {
+            return None;
+        }
+        let value = {
+            let mut notices = self.notices.lock();
+            notices.pings += 1;
+            notices.ping = Some((notices.pings, Instant::now()));
+            notices.pings
+        };
+        self.push(Control::Ping(value)).ok()?;
+        Some(value)
+    }
+
+    /// Every stream of the table.
+    fn table(&self) -> Vec<Arc<Stream>> {
+        self.rx.lock().rx.iter().map(|(_, stream)| stream.clone()).collect()
+    }
+
+    /// The reactor's timer. Returns when to look again; `None`: never.
+    pub(in crate::driver) fn on_timer(self: &Arc<Link>, now: Instant) -> Option<Instant> {
+        let owner = self.owner.upgrade()?;
+        let limits = owner.limits();
+        self.end_orphans(limits, now);
+        if let Err(why) = self.check_life(limits, now) {
+            self.die(why);
+        }
+        if self.death().is_some() {
+            return None;
+        }
+        self.close_if_idle(limits, now);
+        now.checked_add(self.next_look(limits))
+    }
+
+    /// How soon the timer has something to do at the earliest.
+    fn next_look(&self, limits: &LinkLimits) -> Duration {
+        let mut next = limits.keepalive.min(limits.silence);
+        if !limits.idle.is_zero() {
+            next = next.min(limits.idle);
+        }
+        if self.redundant.load(Relaxed) {
+            next = next.min(REDUNDANT);
+        }
+        if self.streams() > 0 {
+            next = next.min(limits.negotiation / 2);
+        }
+        next.clamp(Duration::from_millis(10), Duration::from_secs(3600))
+    }
+
+    /// Pings a silent peer; an error if it is lost.
+    fn check_life(self: &Arc<Link>, limits: &LinkLimits, now: Instant) -> Result<(), Error> {
+        let heard = self.opened + Duration::from_millis(self.heard.load(Relaxed));
+        let silent = now.saturating_duration_since(heard);
+        // A ping that was not answered though the peer spoke since proves nothing more.
+        let pinged = self.notices.lock().ping.map(|(_, at)| at).filter(|&at| heard < at);
+        let Some(pinged) = pinged else {
+            if silent >= limits.keepalive {
+                self.ping();
+                self.flush_control();
+            }
+            return Ok(());
+        };
+        // A peer that takes what we send lives, however long our ping waits its turn.
+        let taken = self.opened + Duration::from_millis(self.taken.load(Relaxed));
+        if now.saturating_duration_since(pinged.max(taken)) < limits.silence {
+            return Ok(());
+        }
+        let what =
+            format!("the peer was silent for {} s: the connection is lost", silent.as_secs());
+        Err(Error::new(ErrorCode::ConnectionReset, what))
+    }
+
+    /// Says goodbye to a peer that nobody needs, or that has said it itself.
+    fn close_if_idle(self: &Arc<Link>, limits: &LinkLimits, now: Instant) {
+        let (closing, idle_since) = {
+            let notices = self.notices.lock();
+            (notices.closing, notices.idle_since)
+        };
+        if let Some(since) = closing {
+            if now.saturating_duration_since(since) >= limits.silence {
+                self.die(Error::new(ErrorCode::ConnectionAborted, "closed after it was idle"));
+            }
+            return;
+        }
+        let idle = idle_since.map(|since| now.saturating_duration_since(since));
+        let unused = idle.is_some_and(|d| {
+            !limits.idle.is_zero() && d >= limits.idle
+                || self.redundant.load(Relaxed) && d >= REDUNDANT
+        });
+        let retired = idle.is_some() && !self.is_open();
+        if (unused || retired) && self.retire_if_unused() {
+            self.notices.lock().closing = Some(now);
+            let _ = self.push(Control::GoAway(0));
+            self.flush_control();
+            self.end_output();
+        }
+    }
+
+    /// Retires the link unless a stream was opened meanwhile: ours are opened under
+    /// the first of these locks, the peer's under the second.
+    fn retire_if_unused(self: &Arc<Link>) -> bool {
+        let out = self.tx.lock();
+        let unused = {
+            let inbound = self.rx.lock();
+            let unused = inbound.rx.len() == 0;
+            if unused {
+                self.retire();
+            }
+            unused
+        };
+        self.unlock_and_leave(out, Ok(())).is_ok() && unused
+    }
+
+    /// Ends streams that nobody has, or whose protocol is not agreed on in time.
+    fn end_orphans(self: &Arc<Link>, limits: &LinkLimits, now: Instant) {
+        if self.streams() == 0 {
+            return;
+        }
+        for stream in self.table() {
+            let late = match stream.state.lock().user {
+                User::Negotiating(_) => {
+                    now.saturating_duration_since(stream.opened) >= limits.negotiation
+                }
+                User::Gone(since) => now.saturating_duration_since(since) >= limits.orphan,
+                User::Conn | User::Service(_) => false,
+            };
+            if late {
+                self.reset(&stream);
+            }
+        }
+    }
+}
+
+/// How long a link stays without streams where another one to its peer is
+/// preferred: the peer may be about to open one on it.
+const REDUNDANT: Duration = Duration::from_secs(1);

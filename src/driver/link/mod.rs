@@ -1,0 +1,376 @@
+//! One secured connection and the threads that use it.
+//!
+//! A link has no thread of its own. Whoever needs it drives it: a blocked reader
+//! pumps the socket (`wait`, `pump`), a writer seals and sends what it writes
+//! (`write`), the reactor does either when nobody else does.
+//!
+//! # Locks
+//!
+//! In this order, and none is held over blocking I/O or while user code runs:
+//!
+//! 1. `tx`: sealing and the output that waits. A reader only ever tries it;
+//!    whoever unlocks it looks once more whether control frames wait.
+//! 2. `rx`: opening, the table of streams, the input that waits.
+//! 3. a stream's `state`.
+//! 4. `control`: the control frames that wait.
+//! 5. the owner's accept queues, `drive`, `notices`: leaves.
+
+mod close;
+mod open;
+mod pump;
+mod wait;
+mod write;
+
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::{Duration, Instant};
+
+use libp2p_identity::PeerId;
+use parking_lot::Mutex;
+
+use super::drive::Drive;
+use super::reactor;
+use super::spin::Spin;
+use super::stream::{Service, Stream, Waiters};
+use super::waiter::Waiter;
+use crate::error::{Error, ErrorCode, Result};
+use crate::proto::buf::RecvBuf;
+use crate::proto::connection::Upgraded;
+use crate::proto::noise::Cipher;
+use crate::proto::yamux::{ControlQueue, Role, Rx, StreamId, Tx};
+
+pub(crate) use open::Negotiated;
+pub(crate) use write::Patience;
+
+/// A connection to a peer. The owner's table, the reactor and the conns on it
+/// share it; its socket closes when the last of them lets go.
+pub(crate) struct Link {
+    pub(crate) id: u64,
+    pub(crate) peer: PeerId,
+    pub(crate) remote: SocketAddr,
+    pub(crate) local: SocketAddr,
+    /// We dialled it.
+    pub(crate) dialled: bool,
+    pub(crate) cipher: Cipher,
+    pub(crate) opened: Instant,
+    pub(crate) counters: LinkCounters,
+    socket: TcpStream,
+    rx: Mutex<Inbound>,
+    tx: Mutex<Outbound>,
+    control: Mutex<ControlQueue>,
+    /// Mirrors "`control` is not empty", for a look without its lock.
+    control_waits: AtomicBool,
+    drive: Mutex<Drive<Arc<Waiter>>>,
+    spin: Spin,
+    notices: Mutex<Notices>,
+    /// Streams in the table that we opened and the peer did not acknowledge.
+    unacked: AtomicUsize,
+    streams: AtomicUsize,
+    /// The smallest round trip seen, in nanoseconds; 0: none yet.
+    rtt: AtomicU64,
+    /// Milliseconds from `opened` to the last inbound byte.
+    heard: AtomicU64,
+    /// The same to the last byte that the kernel took.
+    taken: AtomicU64,
+    /// No new streams: it is being closed, or the peer has said goodbye.
+    retired: AtomicBool,
+    /// Both sides dialled at once, and both prefer the other link.
+    redundant: AtomicBool,
+    dead: OnceLock<Error>,
+    reactor: Arc<reactor::Handle>,
+    token: OnceLock<mio::Token>,
+    owner: Weak<dyn Owner>,
+}
+
+/// What the receiving side of a link needs its lock for.
+struct Inbound {
+    rx: Rx<Arc<Stream>>,
+    buf: RecvBuf,
+    /// No byte is taken from the socket any more.
+    ended: bool,
+}
+
+/// What the sending side of a link needs its lock for.
+struct Outbound {
+    tx: Tx,
+    /// Bytes that the kernel has taken in all.
+    sent: u64,
+    /// The socket's direction to the peer was shut down: nothing is sent any more.
+    finished: bool,
+}
+
+impl Outbound {
+    /// The position behind everything that was sealed so far.
+    fn mark(&self) -> u64 {
+        self.sent + self.tx.pending() as u64
+    }
+}
+
+/// What concerns the link as a whole, and who waits for it.
+#[derive(Default)]
+struct Notices {
+    /// The last yamux ping we sent, and when, until its pong.
+    ping: Option<(u32, Instant)>,
+    pings: u32,
+    /// The highest ping that was answered.
+    ponged: u32,
+    /// The peer said goodbye, with this code.
+    goodbye: Option<u32>,
+    /// We said it: the end of the peer's direction is what we wait for.
+    parting: bool,
+    /// The reactor closes the link for lack of use, since then.
+    closing: Option<Instant>,
+    /// When the last stream went.
+    idle_since: Option<Instant>,
+    waiters: Waiters,
+}
+
+/// Bytes of the socket, both ways, sealed.
+#[derive(Default)]
+pub(crate) struct LinkCounters {
+    pub(crate) bytes_received: AtomicU64,
+    pub(crate) bytes_sent: AtomicU64,
+}
+
+/// What the floor above gives a link: who serves what, and who is told.
+pub(crate) trait Owner: Send + Sync {
+    /// Whether a stream of this protocol is taken from this peer.
+    fn serves(&self, protocol: &str) -> bool;
+    /// A stream has agreed on a protocol. Called under the stream's lock.
+    fn offer(&self, link: &Arc<Link>, stream: &Arc<Stream>, protocol: &str) -> Offer;
+    /// The link has ended.
+    fn closed(&self, link: &Arc<Link>, why: &Error);
+    /// Times and limits of its links.
+    fn limits(&self) -> &LinkLimits;
+}
+
+/// The owner's answer to a new inbound stream.
+pub(crate) enum Offer {
+    /// It waits to be accepted, or was.
+    Taken,
+    /// It is answered where it arrives.
+    Service(Box<dyn Service>),
+    /// There is no room for it: it is reset.
+    Refused,
+}
+
+/// Times and limits of a link.
+#[derive(Clone, Debug)]
+pub(crate) struct LinkLimits {
+    /// A link without streams is closed after this; zero: never.
+    pub(crate) idle: Duration,
+    /// A peer that was silent for so long is pinged.
+    pub(crate) keepalive: Duration,
+    /// A peer that says nothing for so long after that ping is lost.
+    pub(crate) silence: Duration,
+    /// Streams that the peer may have open, and that may be negotiating.
+    pub(crate) streams: usize,
+    /// A stream that was dropped here and not finished by the peer is reset after this.
+    pub(crate) orphan: Duration,
+    /// A waiting thread looks at the socket for so long before it sleeps.
+    pub(crate) spin: Duration,
+    /// A stream has this long to agree on its protocol.
+    pub(crate) negotiation: Duration,
+}
+
+impl Link {
+    /// A link over a socket whose upgrade is complete. `input` is what arrived
+    /// behind it. It does nothing until it is given to the reactor by `start`.
+    pub(crate) fn new(
+        id: u64,
+        socket: TcpStream,
+        upgraded: Box<Upgraded>,
+        input: RecvBuf,
+        rtt: Option<Duration>,
+        reactor: Arc<reactor::Handle>,
+        owner: Weak<dyn Owner>,
+    ) -> std::io::Result<Arc<Link>> {
+        let role = if upgraded.is_dialer { Role::Dialer } else { Role::Listener };
+        let (remote, local) = (socket.peer_addr()?, socket.local_addr()?);
+        let now = Instant::now();
+        let spin = owner.upgrade().map_or(Duration::ZERO, |owner| owner.limits().spin);
+        Ok(Arc::new(Link {
+            id,
+            peer: upgraded.peer,
+            remote,
+            local,
+            dialled: upgraded.is_dialer,
+            cipher: upgraded.cipher,
+            opened: now,
+            counters: LinkCounters::default(),
+            socket,
+            rx: Mutex::new(Inbound {
+                rx: Rx::new(upgraded.opener, role, upgraded.leftover),
+                buf: input,
+                ended: false,
+            }),
+            tx: Mutex::new(Outbound {
+                tx: Tx::new(upgraded.sealer, role),
+                sent: 0,
+                finished: false,
+            }),
+            control: Mutex::new(ControlQueue::new()),
+            control_waits: AtomicBool::new(false),
+            drive: Mutex::new(Drive::new()),
+            spin: Spin::new(spin),
+            notices: Mutex::new(Notices { idle_since: Some(now), ..Notices::default() }),
+            unacked: AtomicUsize::new(0),
+            streams: AtomicUsize::new(0),
+            rtt: AtomicU64::new(rtt.map_or(0, nanos)),
+            heard: AtomicU64::new(0),
+            taken: AtomicU64::new(0),
+            retired: AtomicBool::new(false),
+            redundant: AtomicBool::new(false),
+            dead: OnceLock::new(),
+            reactor,
+            token: OnceLock::new(),
+            owner,
+        }))
+    }
+
+    /// Gives the link to the reactor.
+    ///
+    /// It may have been used, and have ended, before: whoever lists it does that
+    /// first, so that nobody ends the host without it.
+    pub(crate) fn start(self: &Arc<Link>) -> Result<()> {
+        {
+            // `die` takes the link off the reactor's table under this lock.
+            let drive = self.drive.lock();
+            if let Some(why) = self.death() {
+                return Err(why.clone());
+            }
+            let token = self.reactor.add(self);
+            self.token.set(token).expect("a link is started once");
+            self.reactor.register(&self.socket, token, drive.interest())?;
+        }
+        // What arrived behind the handshake raises no event.
+        self.reactor.pump_soon(self);
+        Ok(())
+    }
+
+    /// Why it ended, if it did.
+    pub(crate) fn death(&self) -> Option<&Error> {
+        self.dead.get()
+    }
+
+    /// Whether new streams may be opened on it.
+    pub(crate) fn is_open(&self) -> bool {
+        self.dead.get().is_none() && !self.retired.load(Acquire)
+    }
+
+    /// Opens no more streams and takes none.
+    pub(crate) fn retire(&self) {
+        self.retired.store(true, Release);
+    }
+
+    /// New streams go elsewhere: the link ends soon after its last one.
+    pub(crate) fn supersede(&self) {
+        self.redundant.store(true, Relaxed);
+    }
+
+    /// Streams in its table.
+    pub(crate) fn streams(&self) -> usize {
+        self.streams.load(Relaxed)
+    }
+
+    /// The smallest round trip seen.
+    pub(crate) fn rtt(&self) -> Option<Duration> {
+        match self.rtt.load(Relaxed) {
+            0 => None,
+            nanos => Some(Duration::from_nanos(nanos)),
+        }
+    }
+
+    /// Notes a round trip; the smallest counts.
+    fn saw_rtt(&self, rtt: Duration) {
+        let nanos = nanos(rtt);
+        let _ = self
+            .rtt
+            .fetch_update(Relaxed, Relaxed, |old| (old == 0 || nanos < old).then_some(nanos));
+    }
+
+    /// Ends the link: every stream hears of it, every thread wakes, the socket
+    /// closes. Called without any lock; only the first call counts.
+    pub(crate) fn die(self: &Arc<Link>, why: Error) {
+        if self.dead.set(why.clone()).is_err() {
+            return;
+        }
+        self.retire();
+        let streams: Vec<Arc<Stream>> = {
+            let mut inbound = self.rx.lock();
+            inbound.ended = true;
+            inbound.buf = RecvBuf::default();
+            let ids: Vec<StreamId> = inbound.rx.iter().map(|(id, _)| id).collect();
+            ids.into_iter().filter_map(|id| inbound.rx.remove(id)).collect()
+        };
+        for stream in &streams {
+            stream.state.lock().break_off(&why);
+        }
+        self.streams.store(0, Relaxed);
+        self.notices.lock().waiters.wake();
+        let sleepers = {
+            let mut drive = self.drive.lock();
+            if let Some(&token) = self.token.get() {
+                self.reactor.deregister(&self.socket);
+                self.reactor.remove(token);
+            }
+            drive.die()
+        };
+        sleepers.iter().for_each(|waiter| waiter.wake());
+        // Who polls the socket wakes too.
+        let _ = self.socket.shutdown(std::net::Shutdown::Both);
+        if let Some(owner) = self.owner.upgrade() {
+            owner.closed(self, &why);
+        }
+    }
+}
+
+impl Link {
+    /// A thread panicked in the middle of its state, which nobody may trust now.
+    pub(super) fn die_of_panic(self: &Arc<Link>) {
+        let what = "a thread panicked while it drove this connection; this is a bug of pointsub";
+        self.die(Error::new(ErrorCode::ConnectionAborted, what));
+    }
+}
+
+/// Ends the link if the thread panics meanwhile.
+struct Fuse<'a> {
+    link: &'a Arc<Link>,
+    /// The thread was unwinding before: what it does here, it does in a destructor.
+    unwinding: bool,
+}
+
+impl<'a> Fuse<'a> {
+    fn new(link: &'a Arc<Link>) -> Fuse<'a> {
+        Fuse { link, unwinding: std::thread::panicking() }
+    }
+}
+
+impl Drop for Fuse<'_> {
+    fn drop(&mut self) {
+        if !self.unwinding && std::thread::panicking() {
+            self.link.die_of_panic();
+        }
+    }
+}
+
+impl std::fmt::Debug for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Link")
+            .field("id", &self.id)
+            .field("peer", &self.peer)
+            .field("remote", &self.remote)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Since a link was opened, as its atomics keep it.
+fn millis(d: Duration) -> u64 {
+    u64::try_from(d.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn nanos(d: Duration) -> u64 {
+    u64::try_from(d.as_nanos()).unwrap_or(u64::MAX).max(1)
+}

@@ -1,0 +1,381 @@
+//! Streams from the conns' side: opened, read, shut down, let go.
+
+use std::io::IoSliceMut;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
+
+use super::Link;
+use super::write::Patience;
+use crate::driver::stream::{Direct, Ready, State, Stream, User};
+use crate::driver::waiter::Waiter;
+use crate::error::{Error, ErrorCode, Result};
+use crate::proto::multistream::{Answer, Dialer};
+use crate::proto::yamux::{Control, Flow, StreamId};
+
+/// What opening a stream came to.
+pub(crate) enum Negotiated {
+    Open(Arc<Stream>),
+    /// The link ended, or was about to, before the peer answered: another link
+    /// may do better.
+    LinkGone(Error),
+}
+
+impl Link {
+    /// Opens a stream and agrees on its protocol, in one round trip.
+    pub(crate) fn open(
+        self: &Arc<Link>,
+        protocol: &str,
+        deadline: Option<Instant>,
+    ) -> Result<Negotiated> {
+        let mut first = Vec::with_capacity(protocol.len() + 32);
+        let dialer = Dialer::new(protocol, &mut first)?;
+        let room = match self.wait_for_room(deadline)? {
+            Some(Some(room)) => room,
+            Some(None) => return Ok(Negotiated::LinkGone(self.gone())),
+            None => return Err(timed_out(protocol)),
+        };
+        let Some(mut out) = self.lock_for_first(deadline)? else {
+            return Err(timed_out(protocol));
+        };
+        let id = if self.is_open() { out.tx.next_id() } else { None };
+        let Some(id) = id else {
+            self.retire();
+            self.unlock_and_leave(out, Ok(()))?;
+            return Ok(Negotiated::LinkGone(self.gone()));
+        };
+        let flow = Flow::new();
+        let stream = Stream::new(id, flow.clone(), User::Conn, Instant::now());
+        {
+            let mut inbound = self.rx.lock();
+            if inbound.ended {
+                drop(inbound);
+                drop(out);
+                return Ok(Negotiated::LinkGone(self.gone()));
+            }
+            inbound.rx.insert(id, flow, stream.clone());
+        }
+        room.keep();
+        self.streams.fetch_add(1, Relaxed);
+        self.notices.lock().idle_since = None;
+        if let Err(e) = self.write_first(out, &stream, &first) {
+            return Ok(Negotiated::LinkGone(e));
+        }
+        let result = self.agree(&stream, dialer, protocol, deadline);
+        if !matches!(result, Ok(Negotiated::Open(_))) {
+            self.reset(&stream);
+        }
+        result
+    }
+
+    /// Why nothing more can be said on it.
+    pub(super) fn gone(&self) -> Error {
+        self.death().cloned().unwrap_or_else(|| {
+            Error::new(ErrorCode::ConnectionAborted, "the connection is being closed")
+        })
+    }
+
+    /// Waits while the peer has too many of our streams unacknowledged. `None`: the
+    /// time is over; `Some(None)`: the link opens no more streams.
+    fn wait_for_room(
+        self: &Arc<Link>,
+        deadline: Option<Instant>,
+    ) -> Result<Option<Option<Room<'_>>>> {
+        if let Some(room) = Room::reserve(self) {
+            return Ok(Some(Some(room)));
+        }
+        let me = Waiter::current()?;
+        let ready = |_: &mut Direct<'_>| {
+            let mut notices = self.notices.lock();
+            if let Some(room) = Room::reserve(self) {
+                return Some(Some(room));
+            }
+            if !self.is_open() {
+                return Some(None);
+            }
+            notices.waiters.add(&me);
+            None
+        };
+        let result = self.wait(&me, deadline, &mut Direct::none(), ready)?;
+        self.notices.lock().waiters.remove(&me);
+        Ok(result)
+    }
+
+    /// A stream of ours counts as unacknowledged no longer.
+    pub(super) fn make_room(&self) {
+        if self.unacked.fetch_sub(1, Relaxed) == MOST_UNACKED {
+            self.notices.lock().waiters.wake();
+        }
+    }
+
+    /// Reads the peer's answer, and not a byte more.
+    fn agree(
+        self: &Arc<Link>,
+        stream: &Arc<Stream>,
+        mut dialer: Dialer,
+        protocol: &str,
+        deadline: Option<Instant>,
+    ) -> Result<Negotiated> {
+        let me = Waiter::current()?;
+        let mut head = [0; 2048];
+        let ready = |_: &mut Direct<'_>| {
+            let mut state = stream.state.lock();
+            loop {
+                match state.peek(&mut head) {
+                    Some(Ready::Bytes(n)) => match dialer.read(&head[..n]) {
+                        Ok((used, answer)) => {
+                            state.skip(used);
+                            if let Err(e) = self.credit(&mut state, stream, used) {
+                                return Some(Err(e));
+                            }
+                            if let Some(answer) = answer {
+                                return Some(Ok(Some(answer)));
+                            }
+                            if used == 0 {
+                                break;
+                            }
+                        }
+                        Err(e) => return Some(Err(e)),
+                    },
+                    Some(Ready::End(_)) => return Some(Ok(None)),
+                    None => break,
+                }
+            }
+            state.readers.add(&me);
+            None
+        };
+        let result = self.wait(&me, deadline, &mut Direct::none(), ready);
+        stream.state.lock().readers.remove(&me);
+        match result {
+            Ok(Some(Ok(Some(Answer::Agreed)))) => Ok(Negotiated::Open(stream.clone())),
+            Ok(Some(Ok(Some(Answer::Refused)))) => Err(Error::new(
+                ErrorCode::ProtocolNotServed,
+                format!("{} does not serve {protocol}", self.peer),
+            )),
+            Ok(Some(Ok(None))) if self.is_open() => Err(Error::new(
+                ErrorCode::ConnectionRefused,
+                format!(
+                    "{} refused a stream of {protocol}: too many wait to be accepted",
+                    self.peer
+                ),
+            )),
+            Ok(Some(Ok(None))) => Ok(Negotiated::LinkGone(self.gone())),
+            Ok(Some(Err(e))) => Err(e),
+            Ok(None) => Err(timed_out(protocol)),
+            Err(_) if self.death().is_some() => Ok(Negotiated::LinkGone(self.gone())),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Reads into `bufs`; `None`: nothing came within `patience`.
+    pub(crate) fn read(
+        self: &Arc<Link>,
+        stream: &Arc<Stream>,
+        bufs: &mut [IoSliceMut<'_>],
+        patience: Patience,
+    ) -> Result<Option<usize>> {
+        if bufs.iter().all(|b| b.is_empty()) {
+            return Ok(Some(0));
+        }
+        let found = stream.state.lock().read(bufs);
+        let found = match found {
+            Some(found) => Some(found),
+            None if patience == Patience::None => {
+                // The reactor may be a tick away from noticing.
+                self.pump(&mut Direct::none(), false);
+                stream.state.lock().read(bufs)
+            }
+            None => self.read_blocking(stream, bufs, patience)?,
+        };
+        match found {
+            Some(Ready::Bytes(n)) => {
+                self.consumed(stream, n);
+                Ok(Some(n))
+            }
+            Some(Ready::End(end)) => end.map(|()| Some(0)),
+            None => Ok(None),
+        }
+    }
+
+    fn read_blocking(
+        self: &Arc<Link>,
+        stream: &Arc<Stream>,
+        bufs: &mut [IoSliceMut<'_>],
+        patience: Patience,
+    ) -> Result<Option<Ready>> {
+        let me = Waiter::current()?;
+        let mut opened = 0;
+        let largest = (0..bufs.len()).max_by_key(|&i| bufs[i].len()).unwrap_or(0);
+        let found = if bufs.len() == 1 {
+            let mut direct = Direct::new(stream.id, &mut bufs[largest]);
+            let ready = |direct: &mut Direct<'_>| {
+                let mut state = stream.state.lock();
+                if direct.filled > 0 {
+                    state.readers.remove(&me);
+                    return Some(Ready::Bytes(0));
+                }
+                let found = state.read(&mut [IoSliceMut::new(direct.buf)]);
+                Self::await_reading(&mut state, &me, found)
+            };
+            let found = self.wait(&me, patience.deadline(), &mut direct, ready)?;
+            opened = direct.filled;
+            found
+        } else {
+            let ready = |_: &mut Direct<'_>| {
+                let mut state = stream.state.lock();
+                let found = state.read(bufs);
+                Self::await_reading(&mut state, &me, found)
+            };
+            self.wait(&me, patience.deadline(), &mut Direct::none(), ready)?
+        };
+        if found.is_none() {
+            stream.state.lock().readers.remove(&me);
+        }
+        // What was opened straight into the caller's memory counts as consumed already.
+        Ok(if opened > 0 { Some(Ready::Bytes(opened)) } else { found })
+    }
+
+    fn await_reading(state: &mut State, me: &Arc<Waiter>, found: Option<Ready>) -> Option<Ready> {
+        match found {
+            Some(found) => {
+                state.readers.remove(me);
+                Some(found)
+            }
+            None => {
+                state.readers.add(me);
+                None
+            }
+        }
+    }
+
+    /// The application has taken `n` bytes, whatever becomes of the link.
+    fn consumed(self: &Arc<Link>, stream: &Arc<Stream>, n: usize) {
+        let result = self.credit(&mut stream.state.lock(), stream, n);
+        match result {
+            Ok(()) => self.flush_control(),
+            Err(e) => self.die(e),
+        }
+    }
+
+    /// Copies what waits without taking it; blocks like `read`.
+    pub(crate) fn peek(
+        self: &Arc<Link>,
+        stream: &Arc<Stream>,
+        buf: &mut [u8],
+        patience: Patience,
+    ) -> Result<Option<usize>> {
+        if buf.is_empty() {
+            return Ok(Some(0));
+        }
+        let me = Waiter::current()?;
+        if patience == Patience::None && stream.state.lock().held() == 0 {
+            self.pump(&mut Direct::none(), false);
+        }
+        let found = if patience == Patience::None {
+            stream.state.lock().peek(buf)
+        } else {
+            let ready = |_: &mut Direct<'_>| {
+                let mut state = stream.state.lock();
+                let found = state.peek(buf);
+                Self::await_reading(&mut state, &me, found)
+            };
+            let found = self.wait(&me, patience.deadline(), &mut Direct::none(), ready)?;
+            stream.state.lock().readers.remove(&me);
+            found
+        };
+        match found {
+            Some(Ready::Bytes(n)) => Ok(Some(n)),
+            Some(Ready::End(end)) => end.map(|()| Some(0)),
+            None => Ok(None),
+        }
+    }
+
+    /// Reads find the end from now on; what still arrives is thrown away.
+    pub(crate) fn shut_read(self: &Arc<Link>, stream: &Arc<Stream>) -> Result<()> {
+        let mut state = stream.state.lock();
+        let unread = state.deafen();
+        let result = self.credit(&mut state, stream, unread);
+        drop(state);
+        self.flush_control();
+        result
+    }
+
+    /// Sends FIN behind what was written.
+    pub(crate) fn shut_write(self: &Arc<Link>, stream: &Arc<Stream>) -> Result<()> {
+        let why = Error::new(ErrorCode::BrokenPipe, "this conn's write side was shut down");
+        let mut state = stream.state.lock();
+        if state.close(why) {
+            self.push(Control::Fin { id: stream.id })?;
+        }
+        drop(state);
+        self.flush_control();
+        Ok(())
+    }
+
+    /// The last handle is gone: FIN, and what was not read is credited, so that
+    /// the peer goes on and learns from its next frame that nobody reads.
+    pub(crate) fn release(self: &Arc<Link>, stream: &Arc<Stream>) {
+        let result = self.shut_write(stream).and_then(|()| self.shut_read(stream));
+        let mut state = stream.state.lock();
+        state.user = User::Gone(Instant::now());
+        let over = state.is_over();
+        drop(state);
+        if over {
+            self.forget(stream.id);
+        }
+        self.hand_back();
+        if let Err(e) = result {
+            self.die(e);
+        }
+    }
+
+    /// Ends both directions at once.
+    pub(crate) fn reset(self: &Arc<Link>, stream: &Arc<Stream>) {
+        let mut state = stream.state.lock();
+        state.deafen();
+        let why = Error::new(ErrorCode::ConnectionAborted, "the stream was given up");
+        let known = state.closed() && state.broken().is_some();
+        state.break_off(&why);
+        state.user = User::Gone(Instant::now());
+        drop(state);
+        self.forget(stream.id);
+        if !known && self.push(Control::Reset { id: stream.id }).is_ok() {
+            self.flush_control();
+        }
+    }
+
+    fn forget(&self, id: StreamId) {
+        self.forget_in(&mut self.rx.lock(), id);
+    }
+}
+
+/// A place among the streams that the peer has not acknowledged.
+struct Room<'a>(&'a Link);
+
+impl<'a> Room<'a> {
+    fn reserve(link: &'a Link) -> Option<Room<'a>> {
+        let one_more = |n| (n < MOST_UNACKED).then_some(n + 1);
+        link.unacked.fetch_update(Relaxed, Relaxed, one_more).ok().map(|_| Room(link))
+    }
+
+    /// A stream has it now.
+    fn keep(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Room<'_> {
+    fn drop(&mut self) {
+        self.0.make_room();
+    }
+}
+
+fn timed_out(protocol: &str) -> Error {
+    Error::new(
+        ErrorCode::Timeout,
+        format!("the peer did not answer the opening of {protocol} in time"),
+    )
+}
+
+/// Streams that the peer has not acknowledged, beyond which opening waits.
+const MOST_UNACKED: usize = 256;

@@ -1,0 +1,456 @@
+//! Reading: bytes from the socket, opened and given to their streams.
+
+use std::io::{ErrorKind, Read};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
+
+use super::{Fuse, Inbound, Link, Offer, millis};
+use crate::driver::stream::{Answer, Direct, Ready, Service, State, Stream, User};
+use crate::error::{Error, ErrorCode, Result};
+use crate::proto::buf::RecvBuf;
+use crate::proto::multistream;
+use crate::proto::yamux::{Body, Control, Event, Flow, MIN_RECV_BUF, StreamId};
+use crate::resources::buffers::{self, Buffer};
+
+impl Link {
+    /// Reads the socket until it has no more, or until `direct` was served, and
+    /// processes every whole frame. `dry`: until the socket says that it has no
+    /// more, which an edge-triggered poll needs.
+    pub(in crate::driver) fn pump(self: &Arc<Link>, direct: &mut Direct<'_>, dry: bool) {
+        // Burns after the lock is free again.
+        let _fuse = Fuse::new(self);
+        let result = self.pump_locked(&mut self.rx.lock(), direct, dry);
+        match result {
+            Ok(()) => self.flush_control(),
+            Err(e) => self.end_by(e),
+        }
+    }
+
+    /// Takes what the socket still has, before its end.
+    pub(super) fn pump_last(self: &Arc<Link>) {
+        let mut inbound = self.rx.lock();
+        for _ in 0..LAST_PUMPS {
+            let before = self.counters.bytes_received.load(Relaxed);
+            let result = self.pump_locked(&mut inbound, &mut Direct::none(), true);
+            if result.is_err() || self.counters.bytes_received.load(Relaxed) == before {
+                return;
+            }
+        }
+    }
+
+    /// The peer broke a rule, or the socket failed.
+    fn end_by(self: &Arc<Link>, e: Error) {
+        if matches!(e.code(), ErrorCode::ProtocolViolation) {
+            // So that the peer's log has a reason too.
+            let _ = self.push(Control::GoAway(1));
+            self.flush_control();
+        }
+        self.die(e);
+    }
+
+    fn pump_locked(
+        self: &Arc<Link>,
+        inbound: &mut Inbound,
+        direct: &mut Direct<'_>,
+        dry: bool,
+    ) -> Result<()> {
+        if inbound.ended {
+            return Ok(());
+        }
+        let mut fills = 0;
+        let result = loop {
+            self.process(inbound, direct)?;
+            if !dry && direct.filled > 0 {
+                break Ok(());
+            }
+            fills += 1;
+            if fills > MOST_FILLS {
+                // The other links' turn; the edge that brought us here is spent.
+                self.reactor.pump_soon(self);
+                break Ok(());
+            }
+            match self.fill(&mut inbound.buf, direct.room()) {
+                Ok(Filled::Some) => {}
+                Ok(Filled::Last) if dry => {}
+                Ok(Filled::Last) => {
+                    self.process(inbound, direct)?;
+                    break Ok(());
+                }
+                Ok(Filled::Nothing) => break Ok(()),
+                Err(e) => break Err(e),
+            }
+        };
+        if inbound.buf.is_empty() {
+            drop(Buffer::from(std::mem::take(&mut inbound.buf).into_storage()));
+        }
+        result
+    }
+
+    /// One read of the socket, of about as much as the reader wants.
+    fn fill(&self, buf: &mut RecvBuf, wanted: usize) -> Result<Filled> {
+        if buf.capacity() < MIN_RECV_BUF {
+            let size = if wanted > buffers::SMALL_BATCH {
+                buffers::LARGE_BATCH
+            } else {
+                buffers::SMALL_BATCH
+            };
+            let mut lent = RecvBuf::new(buffers::take(size).into_vec());
+            lent.extend(buf.readable());
+            *buf = lent;
+        }
+        let space = buf.space();
+        let len = space.len();
+        loop {
+            match (&self.socket).read(space) {
+                Ok(0) => return Err(self.eof()),
+                Ok(n) => {
+                    buf.filled(n);
+                    self.counters.bytes_received.fetch_add(n as u64, Relaxed);
+                    self.heard.store(millis(self.opened.elapsed()), Relaxed);
+                    return Ok(if n < len { Filled::Last } else { Filled::Some });
+                }
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(Filled::Nothing),
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) => {
+                    return Err(Error::with_source(
+                        ErrorCode::ConnectionReset,
+                        "the connection was lost",
+                        e,
+                    ));
+                }
+            }
+        }
+    }
+
+    fn eof(&self) -> Error {
+        let notices = self.notices.lock();
+        if notices.parting {
+            return Error::new(ErrorCode::ConnectionAborted, "this host closed the connection");
+        }
+        match notices.goodbye {
+            Some(0) => Error::new(ErrorCode::ConnectionAborted, "the peer closed the connection"),
+            Some(code) => {
+                let what = format!("the peer closed the connection for an error, code {code}");
+                Error::new(ErrorCode::ConnectionAborted, what)
+            }
+            None => {
+                let what = "the connection was lost: it ended without a goodbye";
+                Error::new(ErrorCode::ConnectionReset, what)
+            }
+        }
+    }
+
+    /// Every whole frame of the buffer.
+    fn process(self: &Arc<Link>, inbound: &mut Inbound, direct: &mut Direct<'_>) -> Result<()> {
+        while let Some(event) = inbound.rx.poll(&mut inbound.buf)? {
+            let over = match event {
+                Event::Data { stream, body } => self.on_data(stream, body, direct)?,
+                Event::Opened { id, flow } => {
+                    if let Some(stream) = self.on_opened(id, &flow)? {
+                        inbound.rx.insert(id, flow, stream);
+                    }
+                    None
+                }
+                Event::Acked { stream } => {
+                    self.on_acked(stream);
+                    None
+                }
+                Event::Credit { stream } => {
+                    stream.state.lock().writers.wake();
+                    // An answer may have waited for it.
+                    if !self.control.lock().is_empty() {
+                        self.mark_control();
+                    }
+                    None
+                }
+                Event::Fin { stream } => {
+                    let mut state = stream.state.lock();
+                    state.finish();
+                    self.on_fin(&mut state, stream)?;
+                    state.is_over().then_some(stream.id)
+                }
+                Event::Reset { stream, code } => {
+                    let what = match code {
+                        0 => "the peer reset the stream".to_string(),
+                        code => format!("the peer reset the stream, code {code}"),
+                    };
+                    let why = Error::new(ErrorCode::ConnectionReset, what);
+                    let mut state = stream.state.lock();
+                    // An answer that waits for credit would wait for ever.
+                    self.control.lock().forget(stream.id);
+                    state.break_off(&why);
+                    if !matches!(state.user, User::Conn) {
+                        state.user = User::Gone(Instant::now());
+                    }
+                    state.is_over().then_some(stream.id)
+                }
+                Event::Unwanted { id } => {
+                    self.push(Control::Reset { id })?;
+                    None
+                }
+                Event::Ping(value) => {
+                    self.push(Control::Pong(value))?;
+                    None
+                }
+                Event::Pong(value) => {
+                    self.on_pong(value);
+                    None
+                }
+                Event::GoAway(code) => {
+                    self.on_goodbye(code);
+                    None
+                }
+            };
+            if let Some(id) = over {
+                self.forget_in(inbound, id);
+            }
+        }
+        Ok(())
+    }
+
+    /// A new inbound stream; `None`: it is refused.
+    fn on_opened(&self, id: StreamId, flow: &Arc<Flow>) -> Result<Option<Arc<Stream>>> {
+        let limits = self.owner.upgrade().map(|o| o.limits().streams);
+        if !self.is_open() || limits.is_none_or(|most| self.streams() >= most) {
+            self.push(Control::Reset { id })?;
+            return Ok(None);
+        }
+        self.streams.fetch_add(1, Relaxed);
+        self.notices.lock().idle_since = None;
+        // At once: some implementations wait for it before they open more.
+        self.push(Control::Ack { id })?;
+        let user = User::Negotiating(multistream::Listener::new());
+        Ok(Some(Stream::new(id, flow.clone(), user, Instant::now())))
+    }
+
+    /// Payload for a stream. Returns the stream's id if the link is to forget it.
+    fn on_data(
+        self: &Arc<Link>,
+        stream: &Arc<Stream>,
+        body: Body<'_>,
+        direct: &mut Direct<'_>,
+    ) -> Result<Option<StreamId>> {
+        stream.counters.received(body.len());
+        let mut state = stream.state.lock();
+        let consumed = match &mut state.user {
+            User::Conn => state.store(body, stream.id, direct)?,
+            User::Negotiating(_) => {
+                state.store(body, stream.id, direct)?;
+                self.negotiate(&mut state, stream)?
+            }
+            User::Service(_) => {
+                let n = body.len();
+                self.serve(&mut state, stream, body.bytes()?)?;
+                n
+            }
+            // The last handle is gone: a writer over there must learn of it.
+            User::Gone(_) => {
+                self.push(Control::Reset { id: stream.id })?;
+                state.break_off(&Error::new(ErrorCode::ConnectionReset, "the stream was dropped"));
+                0
+            }
+        };
+        self.credit(&mut state, stream, consumed)?;
+        Ok(state.is_over().then_some(stream.id))
+    }
+
+    /// Grants the window that is due after so many bytes were consumed.
+    pub(super) fn credit(&self, state: &mut State, stream: &Stream, consumed: usize) -> Result<()> {
+        if consumed == 0 {
+            return Ok(());
+        }
+        let rtt = self.rtt().unwrap_or_default();
+        if let Some(delta) = state.consumed(consumed, Instant::now(), rtt) {
+            stream.flow.grant(delta);
+            self.push(Control::Window { id: stream.id, delta })?;
+        }
+        Ok(())
+    }
+
+    /// Goes on with the negotiation of an inbound stream. Returns bytes consumed.
+    fn negotiate(self: &Arc<Link>, state: &mut State, stream: &Arc<Stream>) -> Result<usize> {
+        let mut total = 0;
+        let mut head = [0; HEAD];
+        while let User::Negotiating(listener) = &mut state.user {
+            let mut listener = std::mem::replace(listener, multistream::Listener::new());
+            let n = match state.peek(&mut head) {
+                Some(Ready::Bytes(n)) => n,
+                _ => 0,
+            };
+            let mut reply = Vec::new();
+            let owner = self.owner.upgrade();
+            let mut serves = |name: &str| owner.as_ref().is_some_and(|o| o.serves(name));
+            let Ok((used, agreed)) = listener.read(&head[..n], &mut reply, &mut serves) else {
+                self.refuse(state, stream)?;
+                return Ok(total + n);
+            };
+            state.skip(used);
+            total += used;
+            state.user = User::Negotiating(listener);
+            match agreed {
+                Some(protocol) => self.agreed(state, stream, &protocol, reply)?,
+                None => {
+                    if !reply.is_empty() {
+                        self.reply(stream, reply)?;
+                    }
+                    if used == 0 {
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(total)
+    }
+
+    /// The stream has a protocol: whoever serves it gets it.
+    fn agreed(
+        self: &Arc<Link>,
+        state: &mut State,
+        stream: &Arc<Stream>,
+        protocol: &str,
+        reply: Vec<u8>,
+    ) -> Result<()> {
+        let Some(owner) = self.owner.upgrade() else { return self.refuse(state, stream) };
+        state.user = User::Conn;
+        // Under this lock our answer precedes whatever the accepting thread writes.
+        let mut control = self.control.lock();
+        match owner.offer(self, stream, protocol) {
+            Offer::Refused => {
+                drop(control);
+                self.refuse(state, stream)
+            }
+            offer => {
+                control.push(Control::Reply {
+                    id: stream.id,
+                    flow: stream.flow.clone(),
+                    bytes: reply,
+                })?;
+                self.mark_control();
+                drop(control);
+                match offer {
+                    Offer::Service(service) => self.start_service(state, stream, service),
+                    _ => Ok(()),
+                }
+            }
+        }
+    }
+
+    /// Nobody takes the stream.
+    fn refuse(&self, state: &mut State, stream: &Stream) -> Result<()> {
+        state.user = User::Gone(Instant::now());
+        state.break_off(&Error::new(ErrorCode::ConnectionRefused, "the stream was refused"));
+        self.push(Control::Reset { id: stream.id })
+    }
+
+    fn reply(&self, stream: &Stream, bytes: Vec<u8>) -> Result<()> {
+        self.push(Control::Reply { id: stream.id, flow: stream.flow.clone(), bytes })
+    }
+
+    /// A service answers with what it has to say, and with what came already.
+    fn start_service(
+        &self,
+        state: &mut State,
+        stream: &Stream,
+        mut service: Box<dyn Service>,
+    ) -> Result<()> {
+        let greeting = service.greet();
+        state.user = User::Service(service);
+        self.answer(state, stream, greeting)?;
+        let mut early = vec![0; state.held()];
+        if let Some(Ready::Bytes(n)) = state.peek(&mut early) {
+            state.skip(n);
+            self.serve(state, stream, &early)?;
+            self.credit(state, stream, n)?;
+        }
+        Ok(())
+    }
+
+    fn serve(&self, state: &mut State, stream: &Stream, bytes: &[u8]) -> Result<()> {
+        let User::Service(service) = &mut state.user else { return Ok(()) };
+        match service.data(bytes) {
+            Ok(answer) => self.answer(state, stream, answer),
+            Err(_) => self.refuse(state, stream),
+        }
+    }
+
+    fn answer(&self, state: &mut State, stream: &Stream, answer: Answer) -> Result<()> {
+        if !answer.bytes.is_empty() {
+            self.reply(stream, answer.bytes)?;
+        }
+        if answer.finished {
+            self.finish_service(state, stream)?;
+        }
+        Ok(())
+    }
+
+    /// The peer has finished its side: so do those that only answer.
+    fn on_fin(&self, state: &mut State, stream: &Stream) -> Result<()> {
+        match state.user {
+            User::Service(_) => self.finish_service(state, stream),
+            User::Negotiating(_) => self.refuse(state, stream),
+            User::Conn | User::Gone(_) => Ok(()),
+        }
+    }
+
+    fn finish_service(&self, state: &mut State, stream: &Stream) -> Result<()> {
+        state.user = User::Gone(Instant::now());
+        if state.close(Error::new(ErrorCode::BrokenPipe, "the service has answered")) {
+            self.push(Control::Fin { id: stream.id })?;
+        }
+        Ok(())
+    }
+
+    /// The link knows the stream no longer. Called under the `rx` lock.
+    pub(super) fn forget_in(&self, inbound: &mut Inbound, id: StreamId) {
+        let Some(stream) = inbound.rx.remove(id) else { return };
+        self.on_acked(&stream);
+        if self.streams.fetch_sub(1, Relaxed) == 1 {
+            self.notices.lock().idle_since = Some(Instant::now());
+        }
+    }
+
+    /// The peer has confirmed a stream of ours, or it counts no longer.
+    fn on_acked(&self, stream: &Stream) {
+        if !stream.acked.swap(true, Relaxed) {
+            self.make_room();
+        }
+    }
+
+    fn on_pong(&self, value: u32) {
+        let mut notices = self.notices.lock();
+        if let Some((sent, at)) = notices.ping
+            && sent == value
+        {
+            self.saw_rtt(at.elapsed());
+            notices.ping = None;
+            notices.ponged = value;
+            notices.waiters.wake();
+        }
+    }
+
+    fn on_goodbye(&self, code: u32) {
+        self.retire();
+        let mut notices = self.notices.lock();
+        notices.goodbye = Some(code);
+        notices.waiters.wake();
+    }
+}
+
+enum Filled {
+    /// The buffer was filled: there may be more.
+    Some,
+    /// The socket had less than fits: it is empty now, unless it has ended.
+    Last,
+    Nothing,
+}
+
+/// Reads of the socket in one pump.
+const MOST_FILLS: usize = 16;
+
+/// Pumps of a link whose socket takes nothing any more: more than a kernel's buffer
+/// holds, so that they all come only if the peer goes on sending.
+const LAST_PUMPS: usize = 32;
+
+/// Of a negotiating stream's bytes this much is looked at: a line and its length.
+const HEAD: usize = 2048;

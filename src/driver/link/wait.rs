@@ -1,0 +1,189 @@
+//! Blocking: lead the link, or sleep until somebody who leads has news.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::{Fuse, Link};
+use crate::driver::drive::{Left, TICK, Ticket, Turn};
+use crate::driver::stream::Direct;
+use crate::driver::waiter::{For, Waiter, remaining};
+
+impl Link {
+    /// Blocks until `ready` has a result; `None` when the deadline passes first.
+    ///
+    /// `ready` looks under the lock of what it waits for, and if there is nothing
+    /// yet adds the waiter there before it unlocks: so no wake is missed. The
+    /// caller takes the waiter out again.
+    pub(super) fn wait<R>(
+        self: &Arc<Link>,
+        me: &Arc<Waiter>,
+        deadline: Option<Instant>,
+        direct: &mut Direct<'_>,
+        mut ready: impl FnMut(&mut Direct<'_>) -> Option<R>,
+    ) -> io::Result<Option<R>> {
+        let mut place = Place { link: self, ticket: None, slept: false, _fuse: Fuse::new(self) };
+        loop {
+            if let Some(result) = ready(direct) {
+                return Ok(Some(result));
+            }
+            if deadline.is_some_and(|at| remaining(at).is_none()) {
+                return Ok(None);
+            }
+            match self.enter(me, &mut place.ticket) {
+                Turn::Lead => place.slept |= self.lead(me, deadline, direct),
+                Turn::Follow => me.park(deadline),
+                // `die` tells every stream before it ends the drive.
+                Turn::Dead => {
+                    return match ready(direct) {
+                        Some(result) => Ok(Some(result)),
+                        None => Err(self.lost()),
+                    };
+                }
+            }
+        }
+    }
+
+    fn lost(&self) -> io::Error {
+        self.death().cloned().map_or_else(|| io::ErrorKind::ConnectionAborted.into(), Into::into)
+    }
+
+    fn enter(&self, me: &Arc<Waiter>, ticket: &mut Option<Ticket>) -> Turn {
+        let mut drive = self.drive.lock();
+        let before = drive.interest();
+        let turn = drive.enter(me, ticket);
+        self.rearm(before, drive.interest());
+        turn
+    }
+
+    /// Tells the reactor's poll what has changed. Called under the `drive` lock.
+    fn rearm(&self, before: (bool, bool), now: (bool, bool)) {
+        if before != now
+            && let Some(&token) = self.token.get()
+            && let Err(e) = self.reactor.reregister(&self.socket, token, before, now)
+        {
+            log::warn!(link = self.id; "cannot change what a socket is watched for: {e}");
+        }
+    }
+
+    /// Pumps and sleeps on the socket until somebody, most likely this very pump,
+    /// has woken this thread. Returns whether it slept for long.
+    fn lead(
+        self: &Arc<Link>,
+        me: &Waiter,
+        deadline: Option<Instant>,
+        direct: &mut Direct<'_>,
+    ) -> bool {
+        let mut slept = false;
+        loop {
+            self.pump(direct, false);
+            if self.death().is_some() {
+                // `die` is on its way to tell what this thread waits for.
+                std::thread::yield_now();
+                return slept;
+            }
+            if me.take_wake() || self.spin(me, direct) {
+                return slept;
+            }
+            let asleep = Instant::now();
+            me.poll_one(&self.socket, For::Reading, deadline);
+            slept |= asleep.elapsed() > TICK;
+            if me.take_wake() || deadline.is_some_and(|at| remaining(at).is_none()) {
+                return slept;
+            }
+        }
+    }
+
+    /// Looks at the socket a few times more before it sleeps, where that pays.
+    /// Returns whether it did.
+    fn spin(self: &Arc<Link>, me: &Waiter, direct: &mut Direct<'_>) -> bool {
+        let Some(limit) = self.spin.limit() else { return false };
+        let start = Instant::now();
+        let found = loop {
+            self.pump(direct, false);
+            if me.take_wake() || self.death().is_some() {
+                break true;
+            }
+            if start.elapsed() >= limit {
+                break false;
+            }
+            std::hint::spin_loop();
+        };
+        self.spin.learn(found);
+        found
+    }
+
+    /// Blocks until the kernel has taken everything up to the byte `mark`, or
+    /// until the deadline or a wake. The thread sleeps on the socket itself, so
+    /// that bulk needs no hop through the reactor.
+    pub(super) fn sleep_until_writable(&self, me: &Waiter, deadline: Option<Instant>) {
+        me.poll_one(&self.socket, For::Writing, deadline);
+    }
+
+    /// Has the reactor write the rest as soon as the socket takes it.
+    pub(super) fn leave_rest_to_reactor(&self) {
+        self.set_want_write(true);
+    }
+
+    pub(super) fn set_want_write(&self, want: bool) {
+        let mut drive = self.drive.lock();
+        if drive.wants_write() != want {
+            let before = drive.interest();
+            drive.set_want_write(want);
+            self.rearm(before, drive.interest());
+        }
+    }
+
+    /// A conn came to its end: its reader will not be back in a moment.
+    pub(super) fn hand_back(&self) {
+        let mut drive = self.drive.lock();
+        let before = drive.interest();
+        drive.hand_back();
+        self.rearm(before, drive.interest());
+    }
+
+    /// The reactor's tick: takes the socket back if nobody wants it. Returns
+    /// whether the next tick is wanted.
+    pub(in crate::driver) fn tick(&self, now: Instant) -> bool {
+        let mut drive = self.drive.lock();
+        let before = drive.interest();
+        let again = drive.tick(now);
+        self.rearm(before, drive.interest());
+        again
+    }
+
+    /// The socket is readable, says the reactor's poll.
+    pub(in crate::driver) fn on_readable(self: &Arc<Link>) {
+        if self.drive.lock().reactor_reads() {
+            self.pump(&mut Direct::none(), true);
+        }
+    }
+}
+
+/// A thread's place in the queue for the lead; dropped, also by a panic, it
+/// hands on.
+struct Place<'a> {
+    link: &'a Arc<Link>,
+    ticket: Option<Ticket>,
+    slept: bool,
+    /// Last: it looks at the link when this thread has handed on.
+    _fuse: Fuse<'a>,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let Some(ticket) = self.ticket else { return };
+        let left = {
+            let mut drive = self.link.drive.lock();
+            let before = drive.interest();
+            let left = drive.forget(ticket, self.slept, Instant::now());
+            self.link.rearm(before, drive.interest());
+            left
+        };
+        match left {
+            Left::Promote(waiter) => waiter.wake(),
+            Left::StartTicks => self.link.reactor.start_ticks(self.link),
+            Left::Nothing => {}
+        }
+    }
+}

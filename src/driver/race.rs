@@ -1,0 +1,354 @@
+//! Dialling: all addresses of a peer race, each a little after the one before,
+//! and the first whose handshake shows the right key wins.
+//!
+//! The race is a value. It runs on the thread that wants the connection; if that
+//! thread's patience ends while others wait for the same peer, it goes on elsewhere.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use libp2p_identity::PeerId;
+use parking_lot::Mutex;
+
+use super::handshake::{Handshake, Secured};
+use super::waiter::{For, Waiter};
+use crate::error::{Error, ErrorCode, Result};
+use crate::proto::noise::Identity;
+
+/// Where a peer may be.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Place {
+    Socket(SocketAddr),
+    /// A name, which is resolved on a thread of its own: that can take long.
+    Name {
+        name: String,
+        port: u16,
+        family: Family,
+    },
+}
+
+/// Which of a name's addresses count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Family {
+    Any,
+    V4,
+    V6,
+}
+
+pub(crate) struct Race {
+    identity: Arc<Identity>,
+    peer: PeerId,
+    queue: VecDeque<SocketAddr>,
+    running: Vec<Attempt>,
+    /// When the next address starts, if no attempt fails before.
+    next: Instant,
+    ends: Instant,
+    news: Arc<News>,
+    failure: Option<Error>,
+}
+
+/// Ends a race from another thread.
+pub(crate) struct Canceller(Arc<News>);
+
+impl Canceller {
+    pub(crate) fn cancel(&self, why: Error) {
+        self.0.tell(|news| news.cancelled = Some(why));
+    }
+}
+
+pub(crate) enum Outcome {
+    Won(Secured),
+    Lost(Error),
+    /// `until` has passed.
+    Unfinished(Race),
+}
+
+impl Race {
+    /// A race that is lost at `ends`.
+    pub(crate) fn new(
+        identity: Arc<Identity>,
+        peer: PeerId,
+        places: &[Place],
+        ends: Instant,
+    ) -> Race {
+        let news = Arc::new(News::default());
+        let mut queue = VecDeque::new();
+        for place in places {
+            match place {
+                Place::Socket(addr) => queue.push_back(*addr),
+                Place::Name { name, port, family } => news.resolve(name, *port, *family),
+            }
+        }
+        let next = Instant::now();
+        Race { identity, peer, queue, running: Vec::new(), next, ends, news, failure: None }
+    }
+
+    pub(crate) fn canceller(&self) -> Canceller {
+        Canceller(self.news.clone())
+    }
+
+    /// Runs on the calling thread until there is a result or `until` has passed.
+    pub(crate) fn run(mut self, until: Option<Instant>) -> Outcome {
+        let me = match Waiter::current() {
+            Ok(me) => me,
+            Err(e) => return Outcome::Lost(e.into()),
+        };
+        loop {
+            let unresolved = match self.hear(&me) {
+                Ok(unresolved) => unresolved,
+                Err(cancelled) => return Outcome::Lost(cancelled),
+            };
+            self.start_due();
+            if let Some(winner) = self.step() {
+                return Outcome::Won(winner);
+            }
+            let now = Instant::now();
+            if self.running.is_empty() && self.queue.is_empty() && !unresolved {
+                return Outcome::Lost(self.verdict());
+            }
+            if now >= self.ends {
+                return Outcome::Lost(self.too_late());
+            }
+            if until.is_some_and(|at| now >= at) {
+                return Outcome::Unfinished(self);
+            }
+            if self.running.is_empty() && !self.queue.is_empty() {
+                // Nothing is under way: the next address need not wait.
+                self.next = now;
+                continue;
+            }
+            let mut wake = until.map_or(self.ends, |at| at.min(self.ends));
+            if !self.queue.is_empty() {
+                wake = wake.min(self.next);
+            }
+            self.sleep(&me, wake);
+        }
+    }
+
+    /// What other threads have found out. Returns whether names are still open.
+    fn hear(&mut self, me: &Arc<Waiter>) -> Result<bool> {
+        let mut news = self.news.0.lock();
+        if let Some(why) = news.cancelled.take() {
+            return Err(why);
+        }
+        self.queue.extend(news.found.drain(..));
+        if let Some(e) = news.failure.take() {
+            self.failure = Some(worse(self.failure.take(), e));
+        }
+        news.waiter = Some(me.clone());
+        Ok(news.unresolved > 0)
+    }
+
+    fn start_due(&mut self) {
+        while Instant::now() >= self.next {
+            let Some(addr) = self.queue.pop_front() else { return };
+            match Attempt::start(addr) {
+                Ok(attempt) => {
+                    self.running.push(attempt);
+                    self.next = Instant::now() + STAGGER;
+                }
+                Err(e) => self.fail(unreachable(addr, e)),
+            }
+        }
+    }
+
+    fn step(&mut self) -> Option<Secured> {
+        let mut i = 0;
+        while i < self.running.len() {
+            match self.running[i].step(&self.identity, self.peer) {
+                Ok(false) => i += 1,
+                Ok(true) => {
+                    return self.running.swap_remove(i).handshake.map(Handshake::finish);
+                }
+                Err(e) => {
+                    self.running.swap_remove(i);
+                    self.fail(e);
+                    self.next = Instant::now();
+                }
+            }
+        }
+        None
+    }
+
+    fn fail(&mut self, e: Error) {
+        log::debug!(peer:% = self.peer; "an address failed: {e}");
+        self.failure = Some(worse(self.failure.take(), e));
+    }
+
+    fn sleep(&self, me: &Waiter, until: Instant) {
+        let sockets: Vec<_> = self.running.iter().filter_map(Attempt::waits_for).collect();
+        me.poll(&sockets, Some(until), |_| ());
+        me.take_wake();
+    }
+
+    fn verdict(&mut self) -> Error {
+        self.failure.take().unwrap_or_else(|| {
+            let what = format!("no address of {} can be dialled", self.peer);
+            Error::new(ErrorCode::UnknownAddress, what)
+        })
+    }
+
+    fn too_late(&mut self) -> Error {
+        Error::new(ErrorCode::Timeout, format!("{} could not be reached in time", self.peer))
+    }
+}
+
+/// One address.
+struct Attempt {
+    addr: SocketAddr,
+    /// Until it is connected.
+    socket: Option<TcpStream>,
+    /// From then on.
+    handshake: Option<Handshake>,
+}
+
+impl Attempt {
+    fn start(addr: SocketAddr) -> io::Result<Attempt> {
+        let socket = TcpStream::from(mio::net::TcpStream::connect(addr)?);
+        Ok(Attempt { addr, socket: Some(socket), handshake: None })
+    }
+
+    /// `true`: the handshake is complete.
+    fn step(&mut self, identity: &Arc<Identity>, peer: PeerId) -> Result<bool> {
+        if let Some(socket) = self.socket.take() {
+            match self.connected(&socket) {
+                Ok(false) => {
+                    self.socket = Some(socket);
+                    return Ok(false);
+                }
+                Ok(true) => {}
+                Err(e) => return Err(unreachable(self.addr, e)),
+            }
+            self.handshake = Some(Handshake::dialer(socket, identity.clone(), peer));
+        }
+        let Some(handshake) = &mut self.handshake else { return Ok(false) };
+        handshake.step().map_err(|e| {
+            let what = format!("{}: {e}", self.addr);
+            Error::with_source(e.code(), what, e)
+        })
+    }
+
+    fn connected(&self, socket: &TcpStream) -> io::Result<bool> {
+        if let Some(e) = socket.take_error()? {
+            return Err(e);
+        }
+        match socket.peer_addr() {
+            Ok(_) => socket.set_nodelay(true).map(|()| true),
+            Err(e) if e.kind() == io::ErrorKind::NotConnected => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn waits_for(&self) -> Option<(&TcpStream, For)> {
+        match (&self.socket, &self.handshake) {
+            (Some(socket), _) => Some((socket, For::Writing)),
+            (None, Some(handshake)) => Some((handshake.socket(), handshake.waits_for())),
+            (None, None) => None,
+        }
+    }
+}
+
+/// What other threads tell a race.
+#[derive(Default)]
+struct News(Mutex<NewsState>);
+
+#[derive(Default)]
+struct NewsState {
+    /// Names that are being resolved.
+    unresolved: usize,
+    found: Vec<SocketAddr>,
+    failure: Option<Error>,
+    cancelled: Option<Error>,
+    waiter: Option<Arc<Waiter>>,
+}
+
+impl News {
+    fn tell(&self, what: impl FnOnce(&mut NewsState)) {
+        let mut news = self.0.lock();
+        what(&mut news);
+        if let Some(waiter) = news.waiter.take() {
+            waiter.wake();
+        }
+    }
+
+    fn resolve(self: &Arc<News>, name: &str, port: u16, family: Family) {
+        self.0.lock().unresolved += 1;
+        let (news, host) = (self.clone(), name.to_string());
+        let thread = std::thread::Builder::new().name("pointsub-resolve".into());
+        let spawned = thread.spawn(move || {
+            let result = (host.as_str(), port).to_socket_addrs();
+            news.resolved(result.map(Iterator::collect), &host, family);
+        });
+        if let Err(e) = spawned {
+            self.resolved(Err(e), name, family);
+        }
+    }
+
+    fn resolved(&self, result: io::Result<Vec<SocketAddr>>, name: &str, family: Family) {
+        let found = result.map(|mut addrs| {
+            addrs.retain(|addr| family.has(addr));
+            addrs
+        });
+        self.tell(|news| {
+            news.unresolved -= 1;
+            news.failure = match found {
+                Ok(addrs) if !addrs.is_empty() => {
+                    news.found.extend(addrs);
+                    return;
+                }
+                Ok(_) => {
+                    let what = format!("the name {name} has no address of the wanted kind");
+                    Some(Error::new(ErrorCode::NameResolution, what))
+                }
+                Err(e) => {
+                    let what = format!("the name {name} cannot be resolved: {e}");
+                    Some(Error::with_source(ErrorCode::NameResolution, what, e))
+                }
+            };
+        });
+    }
+}
+
+impl Family {
+    fn has(self, addr: &SocketAddr) -> bool {
+        match self {
+            Family::Any => true,
+            Family::V4 => addr.is_ipv4(),
+            Family::V6 => addr.is_ipv6(),
+        }
+    }
+}
+
+fn unreachable(addr: SocketAddr, e: io::Error) -> Error {
+    match e.kind() {
+        io::ErrorKind::ConnectionRefused => {
+            let what = format!("nothing listens at {addr}");
+            Error::with_source(ErrorCode::ConnectionRefused, what, e)
+        }
+        io::ErrorKind::TimedOut => {
+            Error::with_source(ErrorCode::Timeout, format!("{addr} does not answer"), e)
+        }
+        _ => Error::with_source(ErrorCode::Unreachable, format!("{addr} cannot be reached"), e),
+    }
+}
+
+/// Of two failures the one that says more.
+fn worse(a: Option<Error>, b: Error) -> Error {
+    let weight = |e: &Error| match e.code() {
+        ErrorCode::WrongPeer => 4,
+        ErrorCode::HandshakeFailed | ErrorCode::ProtocolViolation => 3,
+        ErrorCode::ConnectionRefused => 2,
+        ErrorCode::NameResolution => 0,
+        _ => 1,
+    };
+    match a {
+        Some(a) if weight(&a) >= weight(&b) => a,
+        _ => b,
+    }
+}
+
+/// How long an address has before the next one starts beside it.
+const STAGGER: Duration = Duration::from_millis(250);

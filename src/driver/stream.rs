@@ -1,0 +1,322 @@
+//! One stream of a link: what has arrived on it, how it ended, who waits for it.
+
+use std::io::IoSliceMut;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::inbox::Inbox;
+use super::waiter::Waiter;
+use crate::error::{Error, Result};
+use crate::proto::multistream;
+use crate::proto::yamux::{Body, Flow, RecvWindow, StreamId};
+
+/// Shared by the link's table and the conns on it. `state` is a leaf lock but
+/// for the link's control queue and the owner's accept queue, which come after.
+pub(crate) struct Stream {
+    pub(crate) id: StreamId,
+    pub(crate) flow: Arc<Flow>,
+    pub(crate) opened: Instant,
+    pub(crate) counters: Counters,
+    /// The peer has confirmed it, or has opened it.
+    pub(super) acked: AtomicBool,
+    pub(crate) state: Mutex<State>,
+}
+
+/// Bytes and frames in each direction, of payload.
+#[derive(Default)]
+pub(crate) struct Counters {
+    pub(crate) bytes_received: AtomicU64,
+    pub(crate) frames_received: AtomicU64,
+    pub(crate) bytes_sent: AtomicU64,
+    pub(crate) writes: AtomicU64,
+}
+
+impl Counters {
+    pub(crate) fn received(&self, n: usize) {
+        self.bytes_received.fetch_add(n as u64, Relaxed);
+        self.frames_received.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn sent(&self, n: usize) {
+        self.bytes_sent.fetch_add(n as u64, Relaxed);
+        self.writes.fetch_add(1, Relaxed);
+    }
+}
+
+pub(crate) struct State {
+    inbox: Inbox,
+    window: RecvWindow,
+    /// How the peer's direction ended; reads see it behind the inbox.
+    end: Option<End>,
+    /// Why nothing can be written any more.
+    write_end: Option<Error>,
+    /// Our FIN or RST is queued.
+    closed: bool,
+    /// What arrives is thrown away: reads were shut down.
+    deaf: bool,
+    pub(super) user: User,
+    pub(super) readers: Waiters,
+    pub(super) writers: Waiters,
+}
+
+/// How the peer's direction of a stream ended.
+#[derive(Clone)]
+pub(crate) enum End {
+    /// The peer has finished.
+    Fin,
+    /// A reset, or the link was lost.
+    Broken(Error),
+}
+
+/// Who the stream's bytes are for.
+pub(crate) enum User {
+    /// Nobody yet: the protocol is being agreed on.
+    Negotiating(multistream::Listener),
+    /// A conn, or the accept queue.
+    Conn,
+    /// A protocol that the host answers by itself.
+    Service(Box<dyn Service>),
+    /// Its last handle was dropped, at this moment.
+    Gone(Instant),
+}
+
+/// A protocol that is answered where its bytes arrive, without a thread.
+pub(crate) trait Service: Send {
+    /// The stream was opened: what to say at once.
+    fn greet(&mut self) -> Answer {
+        Answer::default()
+    }
+
+    /// Bytes have arrived. An error ends the stream.
+    fn data(&mut self, bytes: &[u8]) -> Result<Answer>;
+}
+
+/// What a service says.
+#[derive(Default)]
+pub(crate) struct Answer {
+    pub(crate) bytes: Vec<u8>,
+    /// This was all: the stream ends.
+    pub(crate) finished: bool,
+}
+
+/// A reading call's own memory: the thread that pumps opens frames straight
+/// into it if they are for its stream.
+pub(crate) struct Direct<'a> {
+    pub(super) id: Option<StreamId>,
+    pub(super) buf: &'a mut [u8],
+    pub(super) filled: usize,
+    /// Later bytes went to the inbox: what comes now is not the next any more.
+    overtaken: bool,
+}
+
+impl<'a> Direct<'a> {
+    /// For a read of the stream `id` into `buf`.
+    pub(super) fn new(id: StreamId, buf: &'a mut [u8]) -> Direct<'a> {
+        Direct { id: Some(id), buf, filled: 0, overtaken: false }
+    }
+
+    /// For a thread that pumps for others only.
+    pub(crate) fn none() -> Direct<'static> {
+        Direct { id: None, buf: &mut [], filled: 0, overtaken: false }
+    }
+
+    pub(super) fn room(&self) -> usize {
+        self.buf.len() - self.filled
+    }
+
+    /// Whether the next `n` bytes of the stream `id` go here.
+    fn takes(&self, id: StreamId, n: usize) -> bool {
+        self.id == Some(id) && !self.overtaken && n <= self.room()
+    }
+}
+
+/// What reading comes to.
+pub(crate) enum Ready {
+    Bytes(usize),
+    End(Result<()>),
+}
+
+impl Stream {
+    /// A new stream of the link's table.
+    pub(crate) fn new(id: StreamId, flow: Arc<Flow>, user: User, now: Instant) -> Arc<Stream> {
+        // Those that the peer opens are negotiated by us first.
+        let acked = matches!(user, User::Negotiating(_));
+        Arc::new(Stream {
+            id,
+            flow,
+            opened: now,
+            counters: Counters::default(),
+            acked: AtomicBool::new(acked),
+            state: Mutex::new(State {
+                inbox: Inbox::default(),
+                window: RecvWindow::new(),
+                end: None,
+                write_end: None,
+                closed: false,
+                deaf: false,
+                user,
+                readers: Waiters::default(),
+                writers: Waiters::default(),
+            }),
+        })
+    }
+}
+
+impl State {
+    /// Keeps a body that arrived, for the reader or in its very memory. Returns
+    /// how many bytes nobody will read.
+    pub(super) fn store(
+        &mut self,
+        body: Body<'_>,
+        id: StreamId,
+        to: &mut Direct<'_>,
+    ) -> Result<usize> {
+        let n = body.len();
+        let unread = if self.deaf || self.end.is_some() {
+            // Dropping it has it checked and thrown away.
+            n
+        } else if self.inbox.is_empty() && to.takes(id, n) {
+            body.take_into(&mut to.buf[to.filled..to.filled + n])?;
+            to.filled += n;
+            0
+        } else {
+            // Another thread may read the inbox empty before the next body comes:
+            // that must not go behind what is here already.
+            to.overtaken |= to.id == Some(id) && to.filled > 0;
+            self.inbox.push(body)?;
+            0
+        };
+        self.readers.wake();
+        Ok(unread)
+    }
+
+    /// What a read finds now; `None`: it has to wait.
+    pub(super) fn read(&mut self, bufs: &mut [IoSliceMut<'_>]) -> Option<Ready> {
+        if self.deaf {
+            return Some(Ready::End(Ok(())));
+        }
+        if !self.inbox.is_empty() {
+            return Some(Ready::Bytes(self.inbox.read(bufs)));
+        }
+        self.ended().map(Ready::End)
+    }
+
+    /// The same without taking the bytes.
+    pub(super) fn peek(&self, buf: &mut [u8]) -> Option<Ready> {
+        if self.deaf {
+            return Some(Ready::End(Ok(())));
+        }
+        if !self.inbox.is_empty() {
+            return Some(Ready::Bytes(self.inbox.peek(buf)));
+        }
+        self.ended().map(Ready::End)
+    }
+
+    fn ended(&self) -> Option<Result<()>> {
+        match self.end.as_ref()? {
+            End::Fin => Some(Ok(())),
+            End::Broken(e) => Some(Err(e.clone())),
+        }
+    }
+
+    /// Bytes that have arrived and wait for a read.
+    pub(crate) fn held(&self) -> usize {
+        self.inbox.len()
+    }
+
+    /// Takes bytes that were peeked at.
+    pub(super) fn skip(&mut self, n: usize) {
+        self.inbox.consume(n);
+    }
+
+    /// The application has consumed so much: the window to grant, if it is due.
+    pub(super) fn consumed(&mut self, n: usize, now: Instant, rtt: Duration) -> Option<u32> {
+        if n == 0 || self.end.is_some() {
+            return None;
+        }
+        self.window.consumed(n, now, rtt, &mut |_| true)
+    }
+
+    /// The window that the peer may fill.
+    pub(crate) fn window(&self) -> u32 {
+        self.window.size()
+    }
+
+    /// Nothing more is read: what waits is thrown away. Returns how much it was.
+    pub(super) fn deafen(&mut self) -> usize {
+        self.deaf = true;
+        self.readers.wake();
+        self.inbox.clear()
+    }
+
+    /// The peer has finished.
+    pub(super) fn finish(&mut self) {
+        self.end.get_or_insert(End::Fin);
+        self.readers.wake();
+    }
+
+    /// The stream was reset, or its link lost. Bytes and an end that had arrived
+    /// stay.
+    pub(super) fn break_off(&mut self, why: &Error) {
+        self.end.get_or_insert_with(|| End::Broken(why.clone()));
+        self.write_end.get_or_insert_with(|| why.clone());
+        self.closed = true;
+        self.readers.wake();
+        self.writers.wake();
+    }
+
+    /// Nothing more is written. Returns whether that is news, and so a FIN due.
+    pub(super) fn close(&mut self, why: Error) -> bool {
+        self.write_end.get_or_insert(why);
+        self.writers.wake();
+        !std::mem::replace(&mut self.closed, true)
+    }
+
+    pub(super) fn write_end(&self) -> Option<&Error> {
+        self.write_end.as_ref()
+    }
+
+    /// Our FIN or RST is queued.
+    pub(super) fn closed(&self) -> bool {
+        self.closed
+    }
+
+    /// How it broke, if it did.
+    pub(crate) fn broken(&self) -> Option<Error> {
+        match &self.end {
+            Some(End::Broken(e)) => Some(e.clone()),
+            _ => None,
+        }
+    }
+
+    /// Neither side will say anything more: the link may forget it.
+    pub(super) fn is_over(&self) -> bool {
+        self.closed && self.end.is_some() && !matches!(self.user, User::Conn)
+    }
+}
+
+/// Threads to wake when something changes.
+#[derive(Default)]
+pub(crate) struct Waiters(Vec<Arc<Waiter>>);
+
+impl Waiters {
+    pub(crate) fn add(&mut self, waiter: &Arc<Waiter>) {
+        if !self.0.iter().any(|w| Arc::ptr_eq(w, waiter)) {
+            self.0.push(waiter.clone());
+        }
+    }
+
+    pub(crate) fn remove(&mut self, waiter: &Arc<Waiter>) {
+        self.0.retain(|w| !Arc::ptr_eq(w, waiter));
+    }
+
+    /// Wakes all; who still has to wait adds itself again.
+    pub(crate) fn wake(&mut self) {
+        for waiter in self.0.drain(..) {
+            waiter.wake();
+        }
+    }
+}

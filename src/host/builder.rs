@@ -1,0 +1,246 @@
+//! What can be chosen about a host.
+
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use libp2p_core::Multiaddr;
+use libp2p_identity::{Keypair, PeerId};
+
+use super::core::{Core, Gate, Limits};
+use super::{Handle, Host, addrs, keyfile};
+use crate::driver::{Door, DoorLimits, LinkLimits};
+use crate::error::{Error, ErrorCode, Result};
+use crate::proto::noise::{Capabilities, Cipher, Identity};
+
+/// Builds a [`Host`]. Nothing has to be set.
+///
+/// Each option names its default and its range; [`build`](HostBuilder::build) refuses
+/// what is out of range with `InvalidInput`.
+#[must_use = "a builder does nothing until `build`"]
+pub struct HostBuilder {
+    keypair: Result<Option<Keypair>>,
+    listen: Vec<Result<Vec<SocketAddr>>>,
+    gate: Gate,
+    capabilities: Capabilities,
+    idle: Duration,
+    keepalive: Duration,
+    dial: Duration,
+    handshake: Duration,
+    negotiation: Duration,
+    linger: Duration,
+    spin: Duration,
+}
+
+impl Default for HostBuilder {
+    fn default() -> HostBuilder {
+        HostBuilder {
+            keypair: Ok(None),
+            listen: Vec::new(),
+            gate: Box::new(|_| true),
+            capabilities: Capabilities::default(),
+            idle: Duration::from_secs(60),
+            keepalive: Duration::from_secs(15),
+            dial: Duration::from_secs(10),
+            handshake: Duration::from_secs(10),
+            negotiation: Duration::from_secs(10),
+            linger: Duration::from_secs(5),
+            spin: Duration::from_micros(50),
+        }
+    }
+}
+
+impl HostBuilder {
+    /// The host's key, which gives it its peer id. Default: a fresh ed25519 key.
+    pub fn keypair(mut self, keypair: Keypair) -> HostBuilder {
+        self.keypair = Ok(Some(keypair));
+        self
+    }
+
+    /// A key that outlives the process: read from `path` in libp2p's protobuf
+    /// encoding, or made there if the file is missing, with mode 0600.
+    ///
+    /// [`build`](HostBuilder::build) fails with `PermissionDenied` if others can read
+    /// the file, with `InvalidInput` if it holds no key.
+    pub fn keypair_file(mut self, path: impl AsRef<Path>) -> HostBuilder {
+        self.keypair = keyfile::load_or_create(path.as_ref()).map(Some);
+        self
+    }
+
+    /// Listens there too: `/ip4/…/tcp/…` or `/ip6/…/tcp/…`; port 0 takes a free one.
+    /// Any number; default: none, and the host can dial only.
+    pub fn listen(mut self, addr: Multiaddr) -> HostBuilder {
+        self.listen.push(addrs::to_listen(&addr).map(|socket| vec![socket]));
+        self
+    }
+
+    /// The same with what [`std::net::TcpListener::bind`] takes. Of several
+    /// addresses that a name has, the first that can be bound is taken.
+    pub fn listen_on(mut self, addr: impl ToSocketAddrs) -> HostBuilder {
+        let found = addr.to_socket_addrs().map(Iterator::collect).map_err(Error::from);
+        self.listen.push(found);
+        self
+    }
+
+    /// Who may come in: called with the peer's id when its handshake has proved
+    /// it, on the listening thread; `false` closes the connection. Default: all.
+    /// Peers that this host dials are not asked about.
+    pub fn allow(mut self, gate: impl Fn(&PeerId) -> bool + Send + Sync + 'static) -> HostBuilder {
+        self.gate = Box::new(gate);
+        self
+    }
+
+    /// What connections to other hosts of this library may be sealed with. Default:
+    /// both ciphers, of which two hosts take AES-256-GCM if both processors have
+    /// instructions for it.
+    ///
+    /// The order says nothing. ChaCha20-Poly1305 need not be named: it is what every
+    /// libp2p node speaks, and always allowed. So `&[Cipher::ChaCha20Poly1305]` means
+    /// that alone, and a host without AES instructions never takes the other one.
+    pub fn ciphers(mut self, ciphers: &[Cipher]) -> HostBuilder {
+        self.capabilities = Capabilities::new(ciphers);
+        self
+    }
+
+    /// A connection without streams is closed after this. Default 60 s; zero: never.
+    pub fn idle_timeout(mut self, time: Duration) -> HostBuilder {
+        self.idle = time;
+        self
+    }
+
+    /// A peer that was silent for so long is pinged, and lost if it says nothing
+    /// for 10 s after that. Default 15 s; at least 10 ms.
+    pub fn keepalive(mut self, time: Duration) -> HostBuilder {
+        self.keepalive = time;
+        self
+    }
+
+    /// How long a dial may take, all addresses and the handshake together.
+    /// Default 10 s; at least 1 ms.
+    pub fn dial_timeout(mut self, time: Duration) -> HostBuilder {
+        self.dial = time;
+        self
+    }
+
+    /// How long an inbound handshake may take. Default 10 s; at least 1 ms.
+    pub fn handshake_timeout(mut self, time: Duration) -> HostBuilder {
+        self.handshake = time;
+        self
+    }
+
+    /// How long a stream has to agree on its protocol, both ways. Default 10 s; at
+    /// least 1 ms.
+    pub fn negotiation_timeout(mut self, time: Duration) -> HostBuilder {
+        self.negotiation = time;
+        self
+    }
+
+    /// How long the end of the host, or a disconnect, may block until all that was
+    /// written is delivered. Default 5 s; zero: no wait.
+    pub fn linger(mut self, time: Duration) -> HostBuilder {
+        self.linger = time;
+        self
+    }
+
+    /// Whether conns to other pointsub hosts may survive the loss of their TCP
+    /// connection. This release has plain conns only, as if it were `false`: it takes
+    /// the option so that programs which need a plain conn can say so already.
+    pub fn resumable(self, _resumable: bool) -> HostBuilder {
+        self
+    }
+
+    /// How long a blocked thread looks at its socket before it sleeps, where that has
+    /// paid of late: it saves the time that a sleeping core takes to wake, and costs
+    /// that core's time. Never on a single core. Default 50 µs; zero: never; at most
+    /// 1 ms.
+    pub fn spin(mut self, time: Duration) -> HostBuilder {
+        self.spin = time;
+        self
+    }
+
+    /// Binds the sockets and starts the host.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput`: an option out of its range, a listen address that is not of
+    /// TCP, a key file without a key. `AddrInUse`, `AddrNotAvailable`,
+    /// `PermissionDenied`: as from [`std::net::TcpListener::bind`]. Others: the system
+    /// has no descriptors or threads left.
+    pub fn build(self) -> io::Result<Host> {
+        self.check()?;
+        let keypair = self.keypair?.unwrap_or_else(Keypair::generate_ed25519);
+        let identity = Arc::new(Identity::with_capabilities(keypair, self.capabilities)?);
+        let mut listeners = Vec::new();
+        for found in self.listen {
+            listeners.push(TcpListener::bind(found?.as_slice()).map_err(Error::from)?);
+        }
+        let addrs = listeners.iter().map(TcpListener::local_addr).collect::<io::Result<_>>()?;
+        let limits = Limits {
+            link: LinkLimits {
+                idle: self.idle,
+                keepalive: self.keepalive,
+                silence: SILENCE,
+                streams: STREAMS,
+                orphan: ORPHAN,
+                negotiation: self.negotiation,
+                spin: self.spin,
+            },
+            dial: self.dial,
+            linger: self.linger,
+        };
+        let core = Core::new(identity.clone(), limits, self.gate, addrs)?;
+        // From here on a failure ends what was started.
+        let host = Host { handle: Arc::new(Handle { core: core.clone() }) };
+        if !listeners.is_empty() {
+            let limits = DoorLimits { handshake: self.handshake, unfinished: UNFINISHED };
+            let name = "pointsub-accept".into();
+            core.set_door(Door::open(name, listeners, identity, limits, core.clone())?);
+        }
+        Ok(host)
+    }
+
+    fn check(&self) -> Result<()> {
+        let times = [
+            ("keepalive", self.keepalive, Duration::from_millis(10)),
+            ("dial_timeout", self.dial, Duration::from_millis(1)),
+            ("handshake_timeout", self.handshake, Duration::from_millis(1)),
+            ("negotiation_timeout", self.negotiation, Duration::from_millis(1)),
+        ];
+        for (name, time, least) in times {
+            if time < least || time > LONGEST {
+                let what =
+                    format!("{name} is {time:?}: it has to be from {least:?} to {LONGEST:?}");
+                return Err(Error::new(ErrorCode::InvalidInput, what));
+            }
+        }
+        if self.spin > Duration::from_millis(1) {
+            let what = format!("spin is {:?}: it has to be 1 ms at most", self.spin);
+            return Err(Error::new(ErrorCode::InvalidInput, what));
+        }
+        if self.idle > LONGEST || self.linger > LONGEST {
+            let what = format!("idle_timeout and linger are {LONGEST:?} at most");
+            return Err(Error::new(ErrorCode::InvalidInput, what));
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for HostBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HostBuilder").field("listen", &self.listen).finish_non_exhaustive()
+    }
+}
+
+/// A peer that says nothing for so long after a ping is lost.
+const SILENCE: Duration = Duration::from_secs(10);
+/// Streams that a peer may have open on one connection.
+const STREAMS: usize = 1024;
+/// A stream that was dropped here and not finished by the peer is reset after this.
+const ORPHAN: Duration = Duration::from_secs(30);
+/// Inbound handshakes under way.
+const UNFINISHED: usize = 256;
+/// No time is longer.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);

@@ -1,0 +1,471 @@
+//! What a host is made of, without its handles: peers, links, listeners.
+//!
+//! Locks: `peers` and `protocols` are taken for a moment, one at a time, and never
+//! while a link's lock is held, but for `protocols` and a backlog's queue, which
+//! come last in the order of `driver/link`.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, Weak};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use libp2p_core::Multiaddr;
+use libp2p_identity::PeerId;
+use parking_lot::{Condvar, Mutex};
+
+use super::addrs;
+use super::backlog::{Arrival, Backlog};
+use super::dial::Dial;
+use super::services;
+use crate::driver::{
+    Door, Link, LinkLimits, Offer, Outcome, Owner, Place, Race, Reception, Secured, Stream, reactor,
+};
+use crate::error::{Error, ErrorCode, Result};
+use crate::proto::identify::{self, Identify};
+use crate::proto::noise::Identity;
+use crate::proto::ping;
+
+/// Says who may come in.
+pub(crate) type Gate = Box<dyn Fn(&PeerId) -> bool + Send + Sync>;
+
+pub(crate) struct Core {
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) limits: Limits,
+    pub(crate) counters: HostCounters,
+    pub(crate) opened: Instant,
+    listening: Vec<SocketAddr>,
+    gate: Gate,
+    peers: Mutex<HashMap<PeerId, Peer>>,
+    protocols: Mutex<HashMap<Arc<str>, Arc<Backlog>>>,
+    reactor: Arc<reactor::Handle>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    door: Mutex<Option<Door>>,
+    next_link: AtomicU64,
+    /// No links, conns or listeners any more.
+    closed: AtomicBool,
+    /// `shutdown` has done its work.
+    ended: Mutex<bool>,
+    ending: Condvar,
+    me: Weak<Core>,
+}
+
+/// Times and bounds, from the builder.
+#[derive(Clone, Debug)]
+pub(crate) struct Limits {
+    pub(crate) link: LinkLimits,
+    pub(crate) dial: Duration,
+    pub(crate) linger: Duration,
+}
+
+#[derive(Default)]
+pub(crate) struct HostCounters {
+    pub(crate) dialled: AtomicU64,
+    pub(crate) accepted: AtomicU64,
+    pub(crate) dials_failed: AtomicU64,
+    pub(crate) handshakes_failed: AtomicU64,
+    pub(crate) gate_refused: AtomicU64,
+    pub(crate) queue_refused: AtomicU64,
+    pub(crate) links_lost: AtomicU64,
+}
+
+/// What is known of a peer.
+#[derive(Default)]
+struct Peer {
+    links: Vec<Arc<Link>>,
+    addrs: Vec<Multiaddr>,
+    dial: Option<Arc<Dial>>,
+}
+
+impl Core {
+    pub(crate) fn new(
+        identity: Arc<Identity>,
+        limits: Limits,
+        gate: Gate,
+        listening: Vec<SocketAddr>,
+    ) -> io::Result<Arc<Core>> {
+        let (reactor, thread) = reactor::start("pointsub".into())?;
+        Ok(Arc::new_cyclic(|me| Core {
+            identity,
+            limits,
+            counters: HostCounters::default(),
+            opened: Instant::now(),
+            listening,
+            gate,
+            peers: Mutex::default(),
+            protocols: Mutex::default(),
+            reactor,
+            thread: Mutex::new(Some(thread)),
+            door: Mutex::new(None),
+            next_link: AtomicU64::new(1),
+            closed: AtomicBool::new(false),
+            ended: Mutex::new(false),
+            ending: Condvar::new(),
+            me: me.clone(),
+        }))
+    }
+
+    /// The listening sockets are at work from now on.
+    pub(crate) fn set_door(&self, door: Door) {
+        *self.door.lock() = Some(door);
+    }
+
+    pub(crate) fn peer_id(&self) -> PeerId {
+        self.identity.peer_id()
+    }
+
+    pub(crate) fn listening(&self) -> impl Iterator<Item = Multiaddr> + '_ {
+        self.listening.iter().map(|&addr| addrs::to_multiaddr(addr))
+    }
+
+    pub(crate) fn check_open(&self) -> Result<()> {
+        if self.closed.load(SeqCst) { Err(shut_down()) } else { Ok(()) }
+    }
+
+    // Peers.
+
+    pub(crate) fn add_address(&self, peer: PeerId, addr: Multiaddr) {
+        let mut peers = self.peers.lock();
+        let known = &mut peers.entry(peer).or_default().addrs;
+        if !known.contains(&addr) {
+            if known.len() == MOST_ADDRESSES {
+                known.remove(0);
+            }
+            known.push(addr);
+        }
+    }
+
+    pub(crate) fn connected_peers(&self) -> Vec<PeerId> {
+        let peers = self.peers.lock();
+        let connected = peers.iter().filter(|(_, p)| p.best().is_some());
+        connected.map(|(id, _)| *id).collect()
+    }
+
+    /// Every link there is.
+    pub(crate) fn links(&self) -> Vec<Arc<Link>> {
+        self.peers.lock().values().flat_map(|p| p.links.iter().cloned()).collect()
+    }
+
+    pub(crate) fn links_to(&self, peer: &PeerId) -> Vec<Arc<Link>> {
+        self.peers.lock().get(peer).map(|p| p.links.clone()).unwrap_or_default()
+    }
+
+    /// The link to a peer: the one there is, or a new one.
+    pub(crate) fn link_to(
+        &self,
+        peer: PeerId,
+        given: &[Multiaddr],
+        deadline: Option<Instant>,
+    ) -> Result<Arc<Link>> {
+        if peer == self.peer_id() {
+            return Err(Error::new(
+                ErrorCode::InvalidInput,
+                "a host does not dial its own peer id",
+            ));
+        }
+        let mut tried: Vec<Place> = Vec::new();
+        loop {
+            let (dial, mine) = {
+                let mut peers = self.peers.lock();
+                // Under this lock: `shut_down` cancels the dials that it finds here.
+                self.check_open()?;
+                let entry = peers.entry(peer).or_default();
+                if let Some(link) = entry.best() {
+                    return Ok(link);
+                }
+                match &entry.dial {
+                    Some(dial) => {
+                        dial.join();
+                        (dial.clone(), false)
+                    }
+                    None => {
+                        let places = places(given, &entry.addrs, &peer);
+                        let places = places.inspect_err(|_| forget_if_empty(&mut peers, &peer))?;
+                        let dial = Arc::new(Dial::new(places));
+                        peers.entry(peer).or_default().dial = Some(dial.clone());
+                        (dial, true)
+                    }
+                }
+            };
+            if mine {
+                return self.run_dial(peer, &dial, deadline);
+            }
+            match dial.wait(deadline) {
+                Ok(Some(link)) => return Ok(link),
+                // Whoever dialled had no more patience: it is our turn.
+                Ok(None) => {}
+                // Somebody else's addresses did not work; ours may.
+                Err(e) => {
+                    let own = given.iter().filter_map(|a| addrs::to_place(a).ok());
+                    let fresh = own.filter(|p| !dial.places.contains(p) && !tried.contains(p));
+                    if fresh.count() == 0 || e.code() == ErrorCode::Timeout {
+                        return Err(e);
+                    }
+                    tried.extend(dial.places.iter().cloned());
+                }
+            }
+        }
+    }
+
+    fn run_dial(
+        &self,
+        peer: PeerId,
+        dial: &Arc<Dial>,
+        deadline: Option<Instant>,
+    ) -> Result<Arc<Link>> {
+        let core = self.me.upgrade().expect("the caller has a reference to it");
+        let ends = Instant::now() + self.limits.dial;
+        let race = Race::new(self.identity.clone(), peer, &dial.places, ends);
+        dial.run(race, deadline, move |outcome| {
+            let result = match outcome {
+                Outcome::Won(secured) => core.new_link(secured),
+                Outcome::Lost(e) => Err(e),
+                Outcome::Unfinished(_) => {
+                    Err(Error::new(ErrorCode::Timeout, "the dial was given up"))
+                }
+            };
+            let counter = match result {
+                Ok(_) => &core.counters.dialled,
+                Err(_) => &core.counters.dials_failed,
+            };
+            counter.fetch_add(1, Relaxed);
+            let mut peers = core.peers.lock();
+            if let Some(entry) = peers.get_mut(&peer) {
+                entry.dial = None;
+            }
+            forget_if_empty(&mut peers, &peer);
+            result
+        })
+    }
+
+    /// Makes a link of a secured connection and lists it.
+    fn new_link(&self, secured: Secured) -> Result<Arc<Link>> {
+        let id = self.next_link.fetch_add(1, Relaxed);
+        let owner: Weak<dyn Owner> = self.me.clone();
+        let Secured { socket, upgraded, input, rtt } = secured;
+        let pointsub = upgraded.peer_capabilities.is_some();
+        let link = Link::new(id, socket, upgraded, input, rtt, self.reactor.clone(), owner)?;
+        {
+            let mut peers = self.peers.lock();
+            self.check_open()?;
+            let entry = peers.entry(link.peer).or_default();
+            entry.links.push(link.clone());
+            entry.prefer_one(&self.peer_id());
+            let addr = addrs::to_multiaddr(link.remote);
+            if link.dialled && !entry.addrs.contains(&addr) && entry.addrs.len() < MOST_ADDRESSES {
+                entry.addrs.push(addr);
+            }
+        }
+        if let Err(e) = link.start() {
+            link.die(e.clone());
+            return Err(e);
+        }
+        log::debug!(link = id, peer:% = link.peer, remote:% = link.remote, dialled = link.dialled,
+            pointsub; "connected");
+        Ok(link)
+    }
+
+    // Listeners.
+
+    pub(crate) fn bind(&self, protocol: &str) -> Result<Arc<Backlog>> {
+        crate::proto::multistream::check_name(protocol)?;
+        let mut protocols = self.protocols.lock();
+        self.check_open()?;
+        if protocols.contains_key(protocol) || services::NAMES.contains(&protocol) {
+            let what = format!("{protocol} is served on this host already");
+            return Err(Error::new(ErrorCode::AddressInUse, what));
+        }
+        let backlog = Arc::new(Backlog::new(protocol));
+        protocols.insert(backlog.protocol.clone(), backlog.clone());
+        Ok(backlog)
+    }
+
+    /// Serves the protocol no longer; streams that nobody accepted are reset.
+    pub(crate) fn unbind(&self, backlog: &Arc<Backlog>) {
+        {
+            let mut protocols = self.protocols.lock();
+            if protocols.get(&backlog.protocol).is_some_and(|b| Arc::ptr_eq(b, backlog)) {
+                protocols.remove(&backlog.protocol);
+            }
+        }
+        for Arrival { link, stream } in backlog.close() {
+            link.reset(&stream);
+        }
+    }
+
+    // The end.
+
+    /// Closes these links, at most for the linger time.
+    pub(crate) fn close_links(&self, links: &[Arc<Link>], why: &Error) {
+        let deadline = Instant::now() + self.limits.linger;
+        let pings: Vec<_> = links.iter().map(|link| link.begin_close(why)).collect();
+        for (link, ping) in links.iter().zip(pings) {
+            if let Some(ping) = ping {
+                link.await_delivery(ping, deadline);
+            }
+        }
+        links.iter().for_each(|link| link.say_goodbye(deadline));
+        links.iter().for_each(|link| link.finish_close(deadline, why.clone()));
+    }
+
+    /// Closes everything. The first call does it, the others wait for that.
+    pub(crate) fn shut_down(&self) {
+        if self.closed.swap(true, SeqCst) {
+            let mut ended = self.ended.lock();
+            while !*ended {
+                self.ending.wait(&mut ended);
+            }
+            return;
+        }
+        let door = self.door.lock().take();
+        drop(door);
+        let backlogs: Vec<_> = self.protocols.lock().values().cloned().collect();
+        backlogs.iter().for_each(|backlog| self.unbind(backlog));
+        let dials: Vec<_> = {
+            let peers = self.peers.lock();
+            peers.values().filter_map(|p| p.dial.clone()).collect()
+        };
+        dials.iter().for_each(|dial| dial.cancel(shut_down()));
+        self.close_links(&self.links(), &shut_down());
+        self.reactor.stop();
+        if let Some(thread) = self.thread.lock().take() {
+            let _ = thread.join();
+        }
+        *self.ended.lock() = true;
+        self.ending.notify_all();
+    }
+}
+
+impl Peer {
+    /// The link for new streams.
+    fn best(&self) -> Option<Arc<Link>> {
+        self.links.iter().find(|link| link.is_open()).cloned()
+    }
+
+    /// When both sides dialled at once, both keep the link that the smaller peer
+    /// id dialled; the other one ends when it is not used any more.
+    fn prefer_one(&mut self, own: &PeerId) {
+        let open = |l: &&Arc<Link>| l.is_open();
+        let both = self.links.iter().filter(open).any(|l| l.dialled)
+            && self.links.iter().filter(open).any(|l| !l.dialled);
+        if both {
+            self.links.sort_by_key(|l| l.dialled != (*own < l.peer));
+            self.links.iter().filter(open).skip(1).for_each(|l| l.supersede());
+        }
+    }
+}
+
+impl Owner for Core {
+    fn serves(&self, protocol: &str) -> bool {
+        services::NAMES.contains(&protocol) || self.protocols.lock().contains_key(protocol)
+    }
+
+    fn offer(&self, link: &Arc<Link>, stream: &Arc<Stream>, protocol: &str) -> Offer {
+        if protocol == ping::PROTOCOL {
+            return Offer::Service(Box::new(services::Ping::new()));
+        }
+        if protocol == identify::PROTOCOL {
+            return Offer::Service(Box::new(services::Introduction(self.introduction(link))));
+        }
+        let Some(backlog) = self.protocols.lock().get(protocol).cloned() else {
+            return Offer::Refused;
+        };
+        if backlog.push(Arrival { link: link.clone(), stream: stream.clone() }) {
+            Offer::Taken
+        } else {
+            self.counters.queue_refused.fetch_add(1, Relaxed);
+            Offer::Refused
+        }
+    }
+
+    fn closed(&self, link: &Arc<Link>, why: &Error) {
+        log::debug!(link = link.id, peer:% = link.peer; "connection ended: {why}");
+        if why.code() == ErrorCode::ConnectionReset {
+            self.counters.links_lost.fetch_add(1, Relaxed);
+        }
+        let mut peers = self.peers.lock();
+        if let Some(entry) = peers.get_mut(&link.peer) {
+            entry.links.retain(|l| !Arc::ptr_eq(l, link));
+        }
+        forget_if_empty(&mut peers, &link.peer);
+    }
+
+    fn limits(&self) -> &LinkLimits {
+        &self.limits.link
+    }
+}
+
+impl Core {
+    fn introduction(&self, link: &Link) -> Identify {
+        let bound = self.protocols.lock().keys().map(|p| p.to_string()).collect::<Vec<_>>();
+        let own = services::NAMES.iter().map(|p| p.to_string());
+        Identify {
+            public_key: Some(self.identity.public_key().clone()),
+            listen_addrs: self.listening().collect(),
+            protocols: own.chain(bound).collect(),
+            observed_addr: Some(addrs::to_multiaddr(link.remote)),
+            agent_version: services::AGENT.into(),
+            protocol_version: identify::PROTOCOL_VERSION.into(),
+        }
+    }
+}
+
+impl Reception for Core {
+    fn arrived(&self, secured: Secured) {
+        let peer = secured.upgraded.peer;
+        // A gate that panics lets nobody in; the door stays in service.
+        if !catch_unwind(AssertUnwindSafe(|| (self.gate)(&peer))).unwrap_or(false) {
+            self.counters.gate_refused.fetch_add(1, Relaxed);
+            log::debug!(peer:% = peer; "refused: not allowed here");
+            return;
+        }
+        match self.new_link(secured) {
+            Ok(_) => drop(self.counters.accepted.fetch_add(1, Relaxed)),
+            Err(e) => log::debug!(peer:% = peer; "an inbound connection was dropped: {e}"),
+        }
+    }
+
+    fn failed(&self, from: SocketAddr, why: &Error) {
+        self.counters.handshakes_failed.fetch_add(1, Relaxed);
+        log::debug!(from:% = from; "an inbound handshake failed: {why}");
+    }
+}
+
+/// The addresses given with the call first, then those that are known.
+fn places(given: &[Multiaddr], known: &[Multiaddr], peer: &PeerId) -> Result<Vec<Place>> {
+    let mut places = Vec::new();
+    let mut fault = None;
+    for addr in given.iter().chain(known) {
+        match addrs::to_place(addr) {
+            Ok(place) if places.contains(&place) => {}
+            Ok(place) => places.push(place),
+            Err(e) => fault = Some(e),
+        }
+    }
+    match fault {
+        _ if !places.is_empty() => Ok(places),
+        Some(fault) => Err(fault),
+        None => Err(Error::new(
+            ErrorCode::UnknownAddress,
+            format!("no address of {peer} is known: dial one, or give one to `Host::add_address`"),
+        )),
+    }
+}
+
+fn forget_if_empty(peers: &mut HashMap<PeerId, Peer>, peer: &PeerId) {
+    let empty = |p: &Peer| p.links.is_empty() && p.addrs.is_empty() && p.dial.is_none();
+    if peers.get(peer).is_some_and(empty) {
+        peers.remove(peer);
+    }
+}
+
+pub(crate) fn shut_down() -> Error {
+    Error::new(ErrorCode::NotConnected, "the host has been shut down")
+}
+
+/// Addresses kept of one peer.
+const MOST_ADDRESSES: usize = 16;

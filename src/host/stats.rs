@@ -1,0 +1,61 @@
+//! Figures of a host.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use super::core::Core;
+
+/// What a host has done since it was built, and what it has now. Taking it is
+/// cheap: a few counters, and a short look at each connection.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct HostStats {
+    /// How long ago the host was built.
+    pub age: Duration,
+    /// Connections there are now.
+    pub connections: usize,
+    /// Streams on them, the host's own and those under negotiation among them.
+    pub streams: usize,
+    /// Bytes that the present connections' sockets have taken, sealed.
+    pub bytes_sent: u64,
+    /// Bytes that arrived on the present connections' sockets, sealed.
+    pub bytes_received: u64,
+    /// Connections that this host dialled with success.
+    pub dialled: u64,
+    /// Connections that came in and were taken.
+    pub accepted: u64,
+    /// Dials that failed, for whatever cause.
+    pub dials_failed: u64,
+    /// Inbound connections whose handshake failed or took too long.
+    pub handshakes_failed: u64,
+    /// Inbound connections that [`allow`](crate::HostBuilder::allow) refused.
+    pub refused_by_allow: u64,
+    /// Inbound streams refused because too many waited to be accepted.
+    pub refused_by_queue: u64,
+    /// Connections that ended without a goodbye.
+    pub connections_lost: u64,
+}
+
+impl HostStats {
+    pub(super) fn of(core: &Core) -> HostStats {
+        let links = core.links();
+        let sum = |f: fn(&crate::driver::Link) -> &AtomicU64| -> u64 {
+            links.iter().map(|link| f(link).load(Relaxed)).sum()
+        };
+        let counters = &core.counters;
+        HostStats {
+            age: core.opened.elapsed(),
+            connections: links.len(),
+            streams: links.iter().map(|link| link.streams()).sum(),
+            bytes_sent: sum(|l| &l.counters.bytes_sent),
+            bytes_received: sum(|l| &l.counters.bytes_received),
+            dialled: counters.dialled.load(Relaxed),
+            accepted: counters.accepted.load(Relaxed),
+            dials_failed: counters.dials_failed.load(Relaxed),
+            handshakes_failed: counters.handshakes_failed.load(Relaxed),
+            refused_by_allow: counters.gate_refused.load(Relaxed),
+            refused_by_queue: counters.queue_refused.load(Relaxed),
+            connections_lost: counters.links_lost.load(Relaxed),
+        }
+    }
+}

@@ -1,0 +1,500 @@
+//! A stream between two keys.
+
+use std::fmt;
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::net::Shutdown;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use libp2p_core::Multiaddr;
+use libp2p_identity::PeerId;
+
+use super::{ConnStats, ToPeerAddrs};
+use crate::driver::{Link, Patience, Stream};
+use crate::error::{Error, ErrorCode};
+use crate::host::{Handle, Host, addrs};
+use crate::stall::{Direction, Network, StallLimit};
+
+/// A stream to a peer, for one protocol: what [`TcpStream`](std::net::TcpStream) is,
+/// between two keys instead of two addresses.
+///
+/// It is encrypted and shares the connection to its peer with the other conns to it.
+/// It is read and written through [`Read`] and [`Write`], also by reference and from
+/// several threads at once: a read and a write never wait for each other, and a conn
+/// whose reader is slow holds up its own writer only.
+///
+/// # The end
+///
+/// When the last handle of a conn is dropped the peer reads to the end of what was
+/// written, and what the peer goes on to write fails there. The drop does not block;
+/// that of the host's last handle does, until everything is delivered (see
+/// [`Host`]).
+///
+/// A connection that is lost is an error, `ConnectionReset` or `ConnectionAborted`,
+/// never an end: only a peer that has finished reads as `Ok(0)`.
+///
+/// # Errors
+///
+/// Each carries a [`pointsub::Error`](crate::Error), except `WouldBlock`.
+///
+/// See the specifications of [Noise in libp2p], [yamux] and [multistream-select].
+///
+/// [Noise in libp2p]: https://github.com/libp2p/specs/blob/master/noise/README.md
+/// [yamux]: https://github.com/libp2p/specs/blob/master/yamux/README.md
+/// [multistream-select]: https://github.com/libp2p/specs/blob/master/connections/README.md
+///
+/// # Examples
+///
+/// ```
+/// use pointsub::{Conn, Host, Listener};
+/// use std::io::{Read, Write};
+///
+/// # fn main() -> std::io::Result<()> {
+/// let server = Host::builder().listen_on("127.0.0.1:0").build()?;
+/// let listener = Listener::bind(&server, "/echo/1.0.0")?;
+/// std::thread::spawn(move || -> std::io::Result<()> {
+///     let (conn, _peer) = listener.accept()?;
+///     std::io::copy(&mut &conn, &mut &conn)?;
+///     Ok(())
+/// });
+///
+/// let host = Host::new()?;
+/// let mut conn = Conn::connect(&host, &server.dial_addrs()[0], "/echo/1.0.0")?;
+/// conn.write_all(b"hello")?;
+/// conn.shutdown(std::net::Shutdown::Write)?;
+/// let mut text = String::new();
+/// conn.read_to_string(&mut text)?;
+/// assert_eq!(text, "hello");
+/// # Ok(()) }
+/// ```
+pub struct Conn {
+    shared: Arc<Shared>,
+}
+
+/// What the clones of a conn share; dropped, it closes the stream.
+struct Shared {
+    link: Arc<Link>,
+    stream: Arc<Stream>,
+    protocol: Arc<str>,
+    /// Nanoseconds; zero: none.
+    read_timeout: AtomicU64,
+    write_timeout: AtomicU64,
+    nonblocking: AtomicBool,
+    nodelay: AtomicBool,
+    /// An error was taken already.
+    error_taken: AtomicBool,
+    /// Milliseconds from the stream's opening to its last use.
+    used: AtomicU64,
+    /// Last, so that the stream is closed before the host may end.
+    _host: Arc<Handle>,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.link.release(&self.stream);
+    }
+}
+
+impl Conn {
+    /// Opens a stream to a peer: over the connection that there is to it, or over a
+    /// new one. It returns when the peer has agreed on the protocol, before it
+    /// accepts; that takes one round trip on a live connection.
+    ///
+    /// # Errors
+    ///
+    /// * `ConnectionRefused`: nothing listens there; or the peer does not serve the
+    ///   protocol ([`ProtocolNotServed`](ErrorCode::ProtocolNotServed)); or too many
+    ///   conns wait there to be accepted.
+    /// * `PermissionDenied`: another key answered than the one dialled. Nothing was
+    ///   sent to it.
+    /// * `AddrNotAvailable`: a bare peer id without a known address.
+    /// * `InvalidInput`: the target is no address of TCP with a peer id, it is this
+    ///   host's own id, or the protocol's name does not start with `/` or is longer
+    ///   than 1,000 bytes.
+    /// * `TimedOut`: the dial or the negotiation took longer than their limits, 10 s
+    ///   each by default.
+    /// * `NotConnected`: the host has been shut down.
+    pub fn connect(host: &Host, target: impl ToPeerAddrs, protocol: &str) -> io::Result<Conn> {
+        Conn::open(host, &target, protocol, None)
+    }
+
+    /// The same within a time that covers everything: names, dial, negotiation.
+    ///
+    /// # Errors
+    ///
+    /// As [`connect`](Conn::connect); a timeout of zero is `InvalidInput`.
+    pub fn connect_timeout(
+        host: &Host,
+        target: impl ToPeerAddrs,
+        protocol: &str,
+        timeout: Duration,
+    ) -> io::Result<Conn> {
+        let timeout = check_timeout(Some(timeout))?.unwrap_or_default();
+        Conn::open(host, &target, protocol, Instant::now().checked_add(timeout))
+    }
+
+    fn open(
+        host: &Host,
+        target: &dyn ToPeerAddrs,
+        protocol: &str,
+        deadline: Option<Instant>,
+    ) -> io::Result<Conn> {
+        let (peer, addrs) = target.to_peer_addrs()?;
+        let (link, stream) = host.handle.open(peer, &addrs, protocol, deadline)?;
+        Ok(Conn::new(host.handle.clone(), link, stream, protocol.into()))
+    }
+
+    pub(super) fn new(
+        host: Arc<Handle>,
+        link: Arc<Link>,
+        stream: Arc<Stream>,
+        protocol: Arc<str>,
+    ) -> Conn {
+        Conn {
+            shared: Arc::new(Shared {
+                link,
+                stream,
+                protocol,
+                read_timeout: AtomicU64::new(0),
+                write_timeout: AtomicU64::new(0),
+                nonblocking: AtomicBool::new(false),
+                nodelay: AtomicBool::new(false),
+                error_taken: AtomicBool::new(false),
+                used: AtomicU64::new(0),
+                _host: host,
+            }),
+        }
+    }
+
+    /// Another handle of the same stream. Timeouts and modes are shared; the last
+    /// handle dropped closes it.
+    ///
+    /// # Errors
+    ///
+    /// None today.
+    pub fn try_clone(&self) -> io::Result<Conn> {
+        Ok(Conn { shared: self.shared.clone() })
+    }
+
+    /// Ends one direction or both, for all handles; threads that are blocked in it
+    /// return.
+    ///
+    /// * `Read`: blocked, buffered and later reads return `Ok(0)`. What still arrives is
+    ///   thrown away, and the peer may go on writing.
+    /// * `Write`: the peer reads to the end of what was written; reads go on here; later
+    ///   writes are `BrokenPipe`.
+    ///
+    /// # Errors
+    ///
+    /// The connection is lost.
+    pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        let Shared { link, stream, .. } = &*self.shared;
+        if matches!(how, Shutdown::Write | Shutdown::Both) {
+            link.shut_write(stream)?;
+        }
+        if matches!(how, Shutdown::Read | Shutdown::Both) {
+            link.shut_read(stream)?;
+        }
+        Ok(())
+    }
+
+    /// How long a read may block; `None`, the default: for ever. A read that takes
+    /// longer is `TimedOut`; no byte is lost and the conn stays usable.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput`: the time is zero.
+    pub fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        store_timeout(&self.shared.read_timeout, timeout)
+    }
+
+    /// How long a write may block; `None`, the default: for ever. A write that takes
+    /// longer is `TimedOut` if it has written nothing; the conn stays usable.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput`: the time is zero.
+    pub fn set_write_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        store_timeout(&self.shared.write_timeout, timeout)
+    }
+
+    /// How long a read may block.
+    ///
+    /// # Errors
+    ///
+    /// None today.
+    pub fn read_timeout(&self) -> io::Result<Option<Duration>> {
+        Ok(load_timeout(&self.shared.read_timeout))
+    }
+
+    /// How long a write may block.
+    ///
+    /// # Errors
+    ///
+    /// None today.
+    pub fn write_timeout(&self) -> io::Result<Option<Duration>> {
+        Ok(load_timeout(&self.shared.write_timeout))
+    }
+
+    /// Whether reads and writes return `WouldBlock` instead of blocking. Default: they
+    /// block.
+    ///
+    /// # Errors
+    ///
+    /// None today.
+    pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
+        self.shared.nonblocking.store(nonblocking, Relaxed);
+        Ok(())
+    }
+
+    /// Whether each small write has a frame of its own. Off, the default, small writes
+    /// may share a frame with others that are in flight, but never wait on an idle
+    /// connection. The TCP socket itself always has `TCP_NODELAY`.
+    ///
+    /// # Errors
+    ///
+    /// None today.
+    pub fn set_nodelay(&self, nodelay: bool) -> io::Result<()> {
+        self.shared.nodelay.store(nodelay, Relaxed);
+        Ok(())
+    }
+
+    /// The flag of [`set_nodelay`](Conn::set_nodelay).
+    ///
+    /// # Errors
+    ///
+    /// None today.
+    pub fn nodelay(&self) -> io::Result<bool> {
+        Ok(self.shared.nodelay.load(Relaxed))
+    }
+
+    /// Copies what can be read without taking it; blocks like a read.
+    ///
+    /// # Errors
+    ///
+    /// As a read.
+    pub fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
+        let shared = &*self.shared;
+        let patience = shared.patience(&shared.read_timeout);
+        let read = shared.link.peek(&shared.stream, buf, patience)?;
+        read.ok_or_else(|| shared.late("read"))
+    }
+
+    /// Why the conn is broken, if it is, once; then `None`.
+    ///
+    /// # Errors
+    ///
+    /// None today.
+    pub fn take_error(&self) -> io::Result<Option<io::Error>> {
+        let broken = self.shared.stream.state.lock().broken();
+        Ok(broken.filter(|_| !self.shared.error_taken.swap(true, Relaxed)).map(Into::into))
+    }
+
+    /// The TCP address of the connection's other end.
+    ///
+    /// # Errors
+    ///
+    /// None today.
+    pub fn peer_addr(&self) -> io::Result<Multiaddr> {
+        Ok(addrs::to_multiaddr(self.shared.link.remote))
+    }
+
+    /// The TCP address of the connection's end here.
+    ///
+    /// # Errors
+    ///
+    /// None today.
+    pub fn local_addr(&self) -> io::Result<Multiaddr> {
+        Ok(addrs::to_multiaddr(self.shared.link.local))
+    }
+
+    /// Who the other end is: its key was proved in the handshake.
+    pub fn peer_id(&self) -> PeerId {
+        self.shared.link.peer
+    }
+
+    /// Who this end is.
+    pub fn local_peer_id(&self) -> PeerId {
+        self.shared._host.core.peer_id()
+    }
+
+    /// The protocol that both ends agreed on.
+    pub fn protocol(&self) -> &str {
+        &self.shared.protocol
+    }
+
+    /// Whether the conn survives the loss of its TCP connection. In this release none
+    /// does: always `false`.
+    pub fn is_resumable(&self) -> bool {
+        false
+    }
+
+    /// Figures of this conn.
+    pub fn stats(&self) -> ConnStats {
+        let Shared { link, stream, used, .. } = &*self.shared;
+        let age = stream.opened.elapsed();
+        let (unread, receive_window) = {
+            let state = stream.state.lock();
+            (state.held(), state.window())
+        };
+        ConnStats {
+            connection: link.id,
+            cipher: link.cipher,
+            stream: stream.id,
+            bytes_sent: stream.counters.bytes_sent.load(Relaxed),
+            writes: stream.counters.writes.load(Relaxed),
+            bytes_received: stream.counters.bytes_received.load(Relaxed),
+            frames_received: stream.counters.frames_received.load(Relaxed),
+            unread,
+            receive_window,
+            send_credit: stream.flow.credit(),
+            rtt: link.rtt(),
+            age,
+            unused: age.saturating_sub(Duration::from_millis(used.load(Relaxed))),
+        }
+    }
+}
+
+impl Shared {
+    fn patience(&self, timeout: &AtomicU64) -> Patience {
+        if self.nonblocking.load(Relaxed) {
+            return Patience::None;
+        }
+        match load_timeout(timeout).and_then(|time| Instant::now().checked_add(time)) {
+            Some(at) => Patience::Until(at),
+            None => Patience::Forever,
+        }
+    }
+
+    fn read(&self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        let patience = self.patience(&self.read_timeout);
+        self.done(self.link.read(&self.stream, bufs, patience)?, "read")
+    }
+
+    fn write(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        let patience = self.patience(&self.write_timeout);
+        self.done(self.link.write(&self.stream, bufs, patience)?, "write")
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        let patience = self.patience(&self.write_timeout);
+        if self.link.flush(&self.stream, patience)? { Ok(()) } else { Err(self.late("flush")) }
+    }
+
+    fn done(&self, result: Option<usize>, what: &str) -> io::Result<usize> {
+        let n = result.ok_or_else(|| self.late(what))?;
+        let now = u64::try_from(self.stream.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.used.store(now, Relaxed);
+        Ok(n)
+    }
+
+    fn late(&self, what: &str) -> io::Error {
+        if self.nonblocking.load(Relaxed) {
+            return io::ErrorKind::WouldBlock.into();
+        }
+        Error::new(ErrorCode::Timeout, format!("the {what} timed out; the conn stays usable"))
+            .into()
+    }
+}
+
+impl StallLimit for Conn {
+    fn stall_limit(&self, direction: Direction) -> io::Result<Option<Duration>> {
+        match direction {
+            Direction::Read => self.read_timeout(),
+            Direction::Write => self.write_timeout(),
+        }
+    }
+
+    fn set_stall_limit(&self, direction: Direction, limit: Option<Duration>) -> io::Result<()> {
+        match direction {
+            Direction::Read => self.set_read_timeout(limit),
+            Direction::Write => self.set_write_timeout(limit),
+        }
+    }
+
+    fn network(&self) -> Network {
+        Network { round_trip: self.shared.link.rtt(), pressure: None }
+    }
+}
+
+impl Read for Conn {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.shared.read(&mut [IoSliceMut::new(buf)])
+    }
+
+    fn read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        self.shared.read(bufs)
+    }
+}
+
+impl Read for &Conn {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.shared.read(&mut [IoSliceMut::new(buf)])
+    }
+
+    fn read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        self.shared.read(bufs)
+    }
+}
+
+impl Write for Conn {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.shared.write(&[IoSlice::new(buf)])
+    }
+
+    fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.shared.write(bufs)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.shared.flush()
+    }
+}
+
+impl Write for &Conn {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.shared.write(&[IoSlice::new(buf)])
+    }
+
+    fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.shared.write(bufs)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.shared.flush()
+    }
+}
+
+impl fmt::Debug for Conn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Conn")
+            .field("peer", &self.peer_id())
+            .field("protocol", &self.protocol())
+            .field("connection", &self.shared.link.id)
+            .field("stream", &self.shared.stream.id)
+            .finish_non_exhaustive()
+    }
+}
+
+fn check_timeout(timeout: Option<Duration>) -> io::Result<Option<Duration>> {
+    if timeout == Some(Duration::ZERO) {
+        let what = "a timeout of zero: give at least a nanosecond, or none";
+        return Err(Error::new(ErrorCode::InvalidInput, what).into());
+    }
+    Ok(timeout)
+}
+
+fn store_timeout(slot: &AtomicU64, timeout: Option<Duration>) -> io::Result<()> {
+    let nanos =
+        check_timeout(timeout)?.map_or(0, |t| u64::try_from(t.as_nanos()).unwrap_or(u64::MAX));
+    slot.store(nanos, Relaxed);
+    Ok(())
+}
+
+fn load_timeout(slot: &AtomicU64) -> Option<Duration> {
+    match slot.load(Relaxed) {
+        0 => None,
+        nanos => Some(Duration::from_nanos(nanos)),
+    }
+}

@@ -1,0 +1,147 @@
+//! Keys and signatures to test the identity check with. The keys of type
+//! ECDSA, Ed25519, secp256k1 and RSA of 4,096 bits are the test vectors of
+//! libp2p/specs, peer-ids; the others were made for this file.
+
+/// The bytes that these digits stand for.
+pub(in crate::proto::noise) fn hex(digits: &str) -> Vec<u8> {
+    let nibbles: Vec<u32> = digits.chars().map(|c| c.to_digit(16).unwrap()).collect();
+    nibbles.chunks(2).map(|pair| (pair[0] * 16 + pair[1]) as u8).collect()
+}
+
+/// The Noise static key that the signatures below are over.
+pub(in crate::proto::noise) const NOISE_STATIC: [u8; 32] = [0x42; 32];
+
+/// The specification's private key of type ecdsa.
+pub(in crate::proto::noise) const ECDSA_PRIVATE: &str = "\
+    08031279307702010104203e5b1fe9712e6c314942a750bd67485de3c1efe85b1bfb520ae8f9ae3dfa4a4ca00a06\
+    082a8648ce3d030107a14403420004de3d300fa36ae0e8f5d530899d83abab44abf3161f162a4bc901d8e6ecda02\
+    0e8b6d5f8da30525e71d6851510c098e5c47c646a597fb4dcec034e9f77c409e62";
+
+/// Its public key.
+pub(in crate::proto::noise) const ECDSA_PUBLIC: &str = "\
+    0803125b3059301306072a8648ce3d020106082a8648ce3d03010703420004de3d300fa36ae0e8f5d530899d83ab\
+    ab44abf3161f162a4bc901d8e6ecda020e8b6d5f8da30525e71d6851510c098e5c47c646a597fb4dcec034e9f77c\
+    409e62";
+
+pub(in crate::proto::noise) const ECDSA_PEER_ID: &str =
+    "QmVMT29id3TUASyfZZ6k9hmNyc2nYabCo4uMSpDw4zrgDk";
+
+/// The specification's private key of type ed25519.
+pub(in crate::proto::noise) const ED25519_PRIVATE: &str = "\
+    080112407e0830617c4a7de83925dfb2694556b12936c477a0e1feb2e148ec9da60fee7d1ed1e8fae2c4a144b8be\
+    8fd4b47bf3d3b34b871c3cacf6010f0e42d474fce27e";
+
+/// Its public key.
+pub(in crate::proto::noise) const ED25519_PUBLIC: &str = "\
+    080112201ed1e8fae2c4a144b8be8fd4b47bf3d3b34b871c3cacf6010f0e42d474fce27e";
+
+pub(in crate::proto::noise) const ED25519_PEER_ID: &str =
+    "12D3KooWBtg3aaRMjxwedh83aGiUkwSxDwUZkzuJcfaqUmo7R3pq";
+
+/// The specification's private key of type secp256k1.
+pub(in crate::proto::noise) const SECP256K1_PRIVATE: &str = "\
+    0802122053dadf1d5a164d6b4acdb15e24aa4c5b1d3461bdbd42abedb0a4404d56ced8fb";
+
+/// Its public key.
+pub(in crate::proto::noise) const SECP256K1_PUBLIC: &str = "\
+    08021221037777e994e452c21604f91de093ce415f5432f701dd8cd1a7a6fea0e630bfca99";
+
+pub(in crate::proto::noise) const SECP256K1_PEER_ID: &str =
+    "16Uiu2HAmLhLvBoYaoZfaMUKuibM6ac163GwKY74c5kiSLg5KvLpY";
+
+/// A public RSA key of 4096 bits, the specification's.
+pub(in crate::proto::noise) const RSA_4096_PUBLIC: &str = "\
+    080012a60430820222300d06092a864886f70d01010105000382020f003082020a0282020100e1beab071d08200b\
+    de24eef00d049449b07770ff9910257b2d7d5dda242ce8f0e2f12e1af4b32d9efd2c090f66b0f29986dbb645dae9\
+    880089704a94e5066d594162ae6ee8892e6ec70701db0a6c445c04778eb3de1293aa1a23c3825b85c6620a2bc3f8\
+    2f9b0c309bc0ab3aeb1873282bebd3da03c33e76c21e9beb172fd44c9e43be32e2c99827033cf8d0f0c606f45793\
+    26c930eb4e854395ad941256542c793902185153c474bed109d6ff5141ebf9cd256cf58893a37f83729f97e7cb43\
+    5ec679d2e33901d27bb35aa0d7e20561da08885ef0abbf8e2fb48d6a5487047a9ecb1ad41fa7ed84f6e3e8ecd5d9\
+    8b3982d2a901b4454991766da295ab78822add5612a2df83bcee814cf50973e80d7ef38111b1bd87da2ae92438a2\
+    c8cbcc70b31ee319939a3b9c761dbc13b5c086d6b64bf7ae7dacc14622375d92a8ff9af7eb962162bbddebf90acb\
+    32adb5e4e4029f1c96019949ecfbfeffd7ac1e3fbcc6b6168c34be3d5a2e5999fcbb39bba7adbca78eab09b9bc39\
+    f7fa4b93411f4cc175e70c0a083e96bfaefb04a9580b4753c1738a6a760ae1afd851a1a4bdad231cf56e9284d832\
+    483df215a46c1c21bdf0c6cfe951c18f1ee4078c79c13d63edb6e14feaeffabc90ad317e4875fe648101b0864097\
+    e998f0ca3025ef9638cd2b0caecd3770ab54a1d9c6ca959b0f5dcbc90caeefc4135baca6fd475224269bbe1b0203\
+    010001";
+
+/// Its signature over the prefix and `NOISE_STATIC`.
+pub(in crate::proto::noise) const RSA_4096_SIGNATURE: &str = "\
+    275fd7e9362f5e20cd976abceea069009148adb20f7ee2802730bbce3825a00633e05865be397b7a8774760e878b\
+    94241b086530de8827e3deb9c8c0161ac217478dbad95f533cddaf3a50cbdb63eb10b7ffa5aceaed1013097d0aae\
+    c7117d4895dc536bf5593a0f0819a6de6a27fcfa616eefd3a98728d76454e14add9bc54f349adb2670f06383f82b\
+    3c7137e4ff1672d813c9a04c8c824a1bc403984f04b7e0c82b7d348ec89d80074bc85c492f73a43a7706c1d97ef2\
+    7301c3942f89efb517b941cedc18afdf8cfe0fe73f1b77c9d8d55039c759f97d516d6a19a203799597e0fa19c335\
+    4231562940d0bb9b0aca1f6420296f62a4c38e5c09505be4c4b91551808b702fe4dadbb9644047cf859ef429ad55\
+    f95da9ab6009ffe68b01b6ecef947ac102b975e2c8713db9cc59954729f0133f6c9059b15b27d13223dd586c6c21\
+    5f6c3e980b094aa924928a866bbdde99a2df5646b2f6731abce672c871bae05da90269f02bee016880e4f2c77e39\
+    26f1c95f7486baa2e256e4804a5b1ea3a5aa99fc97e175a49c1624d3b388719cca35b30468b221488db352f164b7\
+    e1fe01c415858f76c71e2c4d103b8f8a7e70ee6ade605b49b1b1e5d7b8366d4c08a50b64ec30c7057fcc897ae957\
+    62e704e1b7e66d0b22862a39122a5368d0e1b379fb31e2ee0ef74393cad233b4425075ade20c4e81d4fb94da2cf1\
+    5446f8987c7a";
+
+pub(in crate::proto::noise) const RSA_4096_PEER_ID: &str =
+    "QmaeANgBs1DTSxWSrPPtobgQuxW8XTfsS4ydbK4rCHzqxG";
+
+/// A public RSA key of 1024 bits.
+pub(in crate::proto::noise) const RSA_1024_PUBLIC: &str = "\
+    080012a20130819f300d06092a864886f70d010101050003818d0030818902818100db34a01c3bb1783ae5db15f4\
+    50eb120bff6ede91be78a7ec5ed91c0e2d887e9e9ab0d489c66ed6f9940b61b0aad59ac58a74090fb0c96ab4e1a0\
+    68ea27e559cec422ce59a6873071bfd61235b5b7367f8dce87587681098497da6fbd36353ac7d060e52129cd817a\
+    8fe03dbc4e0beeaef05e26ea0b9d8ea90b779783d965501f0203010001";
+
+/// Its signature over the prefix and `NOISE_STATIC`.
+pub(in crate::proto::noise) const RSA_1024_SIGNATURE: &str = "\
+    0514f13c3f9eb9cc46acca7e9ecda0c201c8280f745af7b5235243b935e2459eefac9fb3dc3380a4bd8d6062e17b\
+    5c83e709b202c0af1e40115f6930a6242b85f4c29fdf8b7688ef3801bd2db82e4ae03208afdf0404f289ea9bfc3d\
+    630a31461a0d200adf05e1fd573a42dc7cf7949d912cfa467878626d2767a030883beae1";
+
+/// A public RSA key of 2048 bits.
+pub(in crate::proto::noise) const RSA_2048_PUBLIC: &str = "\
+    080012a60230820122300d06092a864886f70d01010105000382010f003082010a0282010100a2e5e129923db7a0\
+    45f526bcbb261a8bb102cb5bec9e9e98cb37ec994f59438bef52c0ac4184de1f69289e285d921360617c548c44ef\
+    6c56fb94e1fe13ac7a0901935c56ac688840faecd7aedc90bff9fc9756b9caf973f809f0a436ffa29d66dfb184fe\
+    55c2adadd4d1e4acbf2bd628b16d06893dbb03d7337c86d20fc306bb318bb6df0218ce33d62776d3ff01569a35a3\
+    7eb9a82fd7d56d487dd9febc85dc83c26eb7ba82b05fc817d3d9baaccb29b4e5a6df16da34caf6275723d9f0e9d0\
+    05734a7b34a7b04f8ab6345a122ce558082c6394c192125563a238efe37225eacdd718502078742833679ad2809c\
+    678de17c41a20a2c5a82d388f0f9080a710d0203010001";
+
+/// Its signature over the prefix and `NOISE_STATIC`.
+pub(in crate::proto::noise) const RSA_2048_SIGNATURE: &str = "\
+    79ebb423ff22e324c059249c84f79557c106937d669ebe3647ca534745ccee7c9a392bc9803f0acbe1a5ab675866\
+    b0b4aed837c3c3ba5b2ccadc17b8da9509ae95bb530945cc0cc6ed3d2b7dc0e3a2a11934826da1f3465a9a2316e5\
+    6c3c9ba64c9c5eaa10e27a2e814fa4e8693108a2472f28858b697dd6af3092cc8a69325fe482faf7774f661d7165\
+    5c2400655711177ea7b3f762a38e0888b69ab5bf752d23a4ad04017ea1f0e1b370e92724d1c34a29dd50b060b50b\
+    32f90f6c99093ca438616f4adaf2a058598356abfe3306103dbb4335c7f35d95a29eb28fbf5369017777b51056a7\
+    61ac2213510904c285c99038d7e14c36397f332deb109bc0c1f1";
+
+/// A public RSA key of 4104 bits.
+pub(in crate::proto::noise) const RSA_4104_PUBLIC: &str = "\
+    080012a70430820223300d06092a864886f70d010101050003820210003082020b0282020200c1ed3fcd91ee3f63\
+    3831a13f4680b3ff97bbe1ffb4c84af318aea09b48f6a2fa9f4674127eb649125ab996953d49cf10162920fe5f13\
+    fdfe49b3b2209af64c8e6d844bd3b980c3f7cdff74a3b6cccce4bd24cb840b4ccb7a630ceb9566c117c03961dce4\
+    f438274174c4e9283c3f23050c79a20152ad8ad25f46c18ecb13a3027f3845d2cae7de290088100bc0718e5b2928\
+    1696acb5f2e8d7a3ac2bc6404e3f2826772b1a1e4ea663f930e1d982e6a4b9560bcd89f83bc4c3a5a1e82977843d\
+    8d546925f240ae2641f5fd1d88c15bd550934b1090adbc2ee8ed18e9c41041d32c18fd5333bc1eb939a9f85beb0f\
+    583520bbb2f9b987222d0dfe07507d2a8457f730be0e99f3b233f049d5796ca553aa4a8264b80837ee0bb49b23fb\
+    9ebfa5e5cf5cd20d8b96ce3b8b92aea6908f1afcae33bd86db27131ddca6b9a0691a4f4cd346bbff863469a4c1f8\
+    31a5ee7bf1ed82c15fb4851f25274904cc790dc2756673d3b833c8674a94a71630bfbe2335a34cfbd2753402f1b8\
+    60a35a4ae748d7ce2695beb35ab83b91c72a99d2183c464c284dbf06782347d812847138364e3e03f7abce21c088\
+    5651283b0510d132f47d1afd78156ce076eb5cd71855ede87a3128ff5ccb6725866b498edaa407f4704e4dcc0c3b\
+    2fb7e09d2475466b7c17d8317f6824494476111929cbd54bb84aed272d978e5ad9b8c3af4b1a990ee819f5b69502\
+    03010001";
+
+/// Its signature over the prefix and `NOISE_STATIC`.
+pub(in crate::proto::noise) const RSA_4104_SIGNATURE: &str = "\
+    12703182635338cbd680c3e94196c7b6f4da16f5b16a383981a18fc30af7b887e30cdf13d3702845066c1ab2e8a5\
+    26576d0c6057735f69f9cac6982a1627c10de869434a0b419e04cd157f536097dfc3c7ddca4f38d7811c07ebf25e\
+    a792c764a2b0feecd3b199e7e8d74929db946b22239a8838aa023ef62d9e16477c3a75c42a0a9fb1b690c1d11dc7\
+    1834fe15c2435ee441b67d14abd9fcd8bebf9536ede6623939fa275fd7580e102023b39f66c64c70f08d76d7cc21\
+    806e98fca9528e70f6dabd782f689b7b59e4640b6fce728fd1252c413734b1c8b756548502f883f03423a43e4c4b\
+    09bdc725c7f609bad5a62b563d552444e6844df5820ba06359a56582089a70c11a5a27af09ffd3d57eb82203be18\
+    a50ca4e4c9ce1c2175f957d60b31f9497b0674987f258441f1c03cc0329740d78f6bef5a8cd6a7f6b632b1bf1696\
+    6bb55badeb0f83f3fce06241c1bdb28b226abae68d7291cd4f47beb3ad89189b0dd3e26bd30301f5fce3b2ae2377\
+    de160614427e8421eb489eb0c278740e4ae1e50298be4908d967724541f1c00c6e6d1c20e21d55e5f00b12a057f6\
+    37ac8aa1c5e7060ecad1693ae97b22af6919c041f48ecfab9c9b296e70ad33fd3d80fdb74fe88f85141f7f28c61c\
+    8a8ae7aa7b3a3d674508a6febf5673030eb7becd476953c0897cae20c391e02909523c14a313533f1fe4c7a32c5a\
+    721cd0d2c22340";

@@ -1,0 +1,175 @@
+//! Data goes out in the frames that speed and other nodes want.
+
+use super::super::tx::{MIN_STORAGE, STORAGE};
+use super::*;
+
+fn tx() -> Tx {
+    let (sealer, _) = pair(&[7; 32]);
+    Tx::new(sealer, Role::Dialer)
+}
+
+/// A peer with the dialer's stream 1 open, and that stream's flow at our end.
+fn connected() -> (Tx, Peer, std::sync::Arc<Flow>) {
+    (tx(), Peer::new(), Flow::new())
+}
+
+/// The plaintext length of each Noise frame that is pending.
+fn records(tx: &Tx) -> Vec<usize> {
+    let (mut rest, mut lens) = (tx.transmit(), Vec::new());
+    while let [hi, lo, more @ ..] = rest {
+        let len = usize::from(u16::from_be_bytes([*hi, *lo]));
+        lens.push(len - TAG);
+        rest = &more[len..];
+    }
+    lens
+}
+
+#[test]
+fn short_data_shares_one_noise_frame_with_its_header() {
+    for n in [1, 64, 4096] {
+        let (mut tx, mut peer, flow) = connected();
+        let sent = bytes(1, n);
+        assert_eq!(send(&mut tx, 1, true, &flow, &sent), n);
+        assert_eq!(records(&tx), [12 + n]);
+        assert_eq!(flow.credit(), (256 << 10) - n as u64);
+        assert!(carried(&mut tx, &mut peer) == sent);
+    }
+}
+
+#[test]
+fn long_data_is_sealed_in_frames_of_pure_payload() {
+    for (n, expected) in [
+        (4097, vec![12, 4097]),
+        (MAX_PLAIN, vec![12, MAX_PLAIN]),
+        (MAX_PLAIN + 1, vec![13, MAX_PLAIN]),
+        (64 << 10, vec![29, MAX_PLAIN]),
+        (MAX_PLAIN + 4096, vec![12 + 4096, MAX_PLAIN]),
+        (MAX_PLAIN + 4097, vec![12, MAX_PLAIN, 12, 4097]),
+    ] {
+        let (mut tx, mut peer, flow) = connected();
+        let sent = bytes(2, n);
+        assert_eq!(send(&mut tx, 1, true, &flow, &sent), n);
+        assert_eq!(records(&tx), expected);
+        assert!(carried(&mut tx, &mut peer) == sent);
+    }
+}
+
+#[test]
+fn one_write_takes_256_kib_and_then_credit_and_room_are_used_up() {
+    let (mut tx, mut peer, flow) = connected();
+    let sent = bytes(3, 300 << 10);
+    assert_eq!(send(&mut tx, 1, true, &flow, &sent), 256 << 10);
+    assert!(tx.pending() <= STORAGE);
+    assert_eq!(send(&mut tx, 1, false, &flow, &sent[256 << 10..]), 0);
+    assert!(carried(&mut tx, &mut peer) == sent[..256 << 10]);
+}
+
+#[test]
+fn without_room_nothing_is_taken_and_no_credit_is_spent() {
+    let (mut tx, mut peer, flow) = connected();
+    let credited = flow.credit() + (1 << 20);
+    flow.add_credit(1 << 20).unwrap();
+    let sent = bytes(4, 1 << 20);
+    let mut at = send(&mut tx, 1, true, &flow, &sent);
+    assert_eq!(send(&mut tx, 1, false, &flow, &sent[at..]), 0);
+    assert_eq!(flow.credit(), credited - at as u64);
+    let mut got = Vec::new();
+    while at < sent.len() {
+        got.extend(carried_and_granted(&mut tx, &mut peer));
+        at += send(&mut tx, 1, false, &flow, &sent[at..]);
+        assert!(tx.pending() <= STORAGE);
+    }
+    got.extend(carried_and_granted(&mut tx, &mut peer));
+    assert!(got == sent);
+}
+
+/// The peer reads at once, so that its allowance never runs out.
+fn carried_and_granted(tx: &mut Tx, peer: &mut Peer) -> Vec<u8> {
+    peer.buf.extend(tx.transmit());
+    tx.consume(tx.pending());
+    let mut got = Vec::new();
+    while let Some(event) = peer.rx.poll(&mut peer.buf).unwrap() {
+        match event {
+            Event::Opened { id, flow } => {
+                flow.grant(2 << 20);
+                peer.rx.insert(id, flow, id);
+            }
+            Event::Data { body, .. } => got.extend_from_slice(body.bytes().unwrap()),
+            _ => panic!("only data was sent"),
+        }
+    }
+    got
+}
+
+#[test]
+fn many_slices_are_one_stream_of_bytes() {
+    let sent = bytes(5, 100_000);
+    for cut in [1, 7, 100, 999, 40_000, 70_000] {
+        let (mut tx, mut peer, flow) = connected();
+        let mut slices = vec![IoSlice::new(&[])];
+        for chunk in sent.chunks(cut) {
+            slices.push(IoSlice::new(chunk));
+            slices.push(IoSlice::new(&[]));
+        }
+        assert_eq!(tx.data(1, true, &flow, &slices).unwrap(), sent.len());
+        assert!(carried(&mut tx, &mut peer) == sent, "slices of {cut}");
+    }
+}
+
+#[test]
+fn the_first_frame_and_only_the_first_opens_the_stream() {
+    let (mut tx, mut peer, flow) = connected();
+    assert_eq!(send(&mut tx, 1, true, &flow, &bytes(6, 200_000)), 200_000);
+    peer.buf.extend(tx.transmit());
+    let told = peer.told().unwrap();
+    assert_eq!(told[0], Told::Opened(1));
+    assert!(told[1..].iter().all(|t| matches!(t, Told::Data(1, _))));
+}
+
+#[test]
+fn nothing_is_said_for_no_bytes_or_without_credit() {
+    let (mut tx, _, flow) = connected();
+    assert_eq!(tx.data(1, true, &flow, &[]).unwrap(), 0);
+    assert_eq!(tx.data(1, true, &flow, &[IoSlice::new(&[])]).unwrap(), 0);
+    flow.spend(256 << 10);
+    assert_eq!(send(&mut tx, 1, true, &flow, b"x"), 0);
+    assert_eq!(tx.pending(), 0);
+    flow.add_credit(1).unwrap();
+    assert_eq!(send(&mut tx, 1, true, &flow, b"xy"), 1);
+}
+
+#[test]
+fn what_the_socket_took_in_part_goes_on_where_it_was() {
+    let (mut tx, mut peer, flow) = connected();
+    let sent = bytes(7, 150_000);
+    let (mut at, mut step) = (0, 1);
+    let mut got = Vec::new();
+    while at < sent.len() || tx.pending() > 0 {
+        let n = (step * 137) % 5000 + 1;
+        at += send(&mut tx, 1, at == 0, &flow, &sent[at..][..n.min(sent.len() - at)]);
+        let n = ((step * 211) % 7001).min(tx.pending());
+        peer.buf.extend(&tx.transmit()[..n]);
+        tx.consume(n);
+        for told in peer.told().unwrap() {
+            if let Told::Data(_, piece) = told {
+                got.extend(piece);
+            }
+        }
+        step += 1;
+    }
+    assert!(got == sent);
+}
+
+#[test]
+fn storage_comes_back_once_nothing_is_pending() {
+    let (mut tx, _, flow) = connected();
+    assert!(tx.needs_storage());
+    assert!(tx.reclaim().is_none());
+    tx.lend(vec![0; MIN_STORAGE]);
+    let n = send(&mut tx, 1, true, &flow, &bytes(8, 100_000));
+    assert!(n > 0 && tx.pending() <= MIN_STORAGE);
+    assert!(tx.reclaim().is_none());
+    tx.consume(tx.pending());
+    assert_eq!(tx.reclaim().map(|s| s.len()), Some(MIN_STORAGE));
+    assert!(tx.needs_storage());
+}

@@ -8,6 +8,7 @@ pub mod message;
 mod net;
 mod proto;
 mod resources;
+mod stall;
 mod varint;
 
 pub use error::{Error, ErrorCode, Result, Severity};

@@ -41,6 +41,11 @@ fn a_million_hand_overs_lose_no_byte_and_delay_nobody() {
     });
 }
 
+/// What a thread does until there were enough.
+type Role = fn(&Stress, Dice);
+/// What the other host does with a conn.
+type Handler = fn(Conn);
+
 /// What all threads share.
 struct Stress {
     host: Host,
@@ -61,7 +66,7 @@ impl Stress {
     }
 
     fn run(self: &Arc<Stress>, seed: u64) {
-        let roles: [(fn(&Stress, Dice), u64); 8] = [
+        let roles: [(Role, u64); 8] = [
             (Stress::ping, 3),
             (Stress::ping_in_a_hurry, 2),
             (Stress::ping_without_blocking, 1),
@@ -299,9 +304,9 @@ struct Planned;
 // What the other host does.
 
 fn serve(host: &Host) -> Vec<(Listener, thread::JoinHandle<()>)> {
-    let handlers: [(&str, fn(Conn)); 4] =
+    let handlers: [(&str, Handler); 4] =
         [(ECHO, echo), (SOURCE, source), (SINK, sink), (SILENCE, silence)];
-    let start = |(protocol, handler): (&str, fn(Conn))| {
+    let start = |(protocol, handler): (&str, Handler)| {
         let listener = Listener::bind(host, protocol).expect("bind");
         let accepting = listener.try_clone().unwrap();
         let thread = thread::spawn(move || {

@@ -10,10 +10,11 @@ use crate::message::frame::Options;
 use crate::message::observer::MessageObserver;
 use crate::message::receiver::Receiver;
 use crate::message::sender::{Rate, Sender};
-use crate::message::strategy::{MessageSizer, Network, TableSizer};
-use crate::message::timeout::{Direct, Knobs, StallLimit};
+use crate::message::strategy::{MessageSizer, TableSizer};
+use crate::message::timeout::{Direct, Knobs};
 use crate::message::transporter::MessageTransporter;
 use crate::resources::rate::Bucket;
+use crate::stall::{Network, StallLimit};
 
 /// Makes a [`MessageTransporter`]; see [`MessageTransporter::builder`].
 pub struct MessageTransporterBuilder<C> {

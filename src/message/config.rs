@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use crate::message::frame::Options;
 use crate::message::observer::MessageObserver;
-use crate::message::strategy::{MessageSizer, Network, Strategy};
+use crate::message::strategy::{MessageSizer, Strategy};
 use crate::message::timeout::Knobs;
+use crate::stall::Network;
 
 pub(crate) struct Config {
     pub(crate) options: Options,

@@ -10,9 +10,9 @@ use crate::message::observer::MessageStats;
 use crate::message::predictor::Predictor;
 use crate::message::receiver::Receiver;
 use crate::message::sender::Sender;
-use crate::message::strategy::Network;
-use crate::message::timeout::{Direction, Knobs};
+use crate::message::timeout::Knobs;
 use crate::message::transporter::at;
+use crate::stall::{Direction, Network};
 
 /// The sending half of a [`MessageTransporter`](crate::MessageTransporter);
 /// the conn is dropped with the second of the halves.

@@ -142,13 +142,13 @@ use frame::{Incoming, Outgoing};
 use parts::Parts;
 use sender::Unguided;
 
+pub use crate::stall::{Direction, Network, Pressure, StallLimit};
 pub use builder::MessageTransporterBuilder;
 pub use compress::Compression;
 pub use halves::{MessageReceiver, MessageSender};
 pub use observer::{ClassStats, MessageObserver, MessageStats, Transfer};
 pub use predictor::{Predictor, Switch, SwitchReason};
-pub use strategy::{MessageSizer, Network, Operation, Pressure, SizeClass, Strategy, TableSizer};
-pub use timeout::{Direction, StallLimit};
+pub use strategy::{MessageSizer, Operation, SizeClass, Strategy, TableSizer};
 pub use transporter::MessageTransporter;
 
 /// Sends a message of any size and flushes `conn`.

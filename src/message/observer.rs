@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::error::Error;
 use crate::message::predictor::Switch;
 use crate::message::strategy::SizeClass;
-use crate::message::timeout::Direction;
+use crate::stall::Direction;
 
 /// Hears what a transporter does. The calls are made on the thread that sends
 /// or receives, with no lock held; what takes long delays the next message.

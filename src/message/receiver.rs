@@ -8,7 +8,8 @@ use crate::message::config::Config;
 use crate::message::frame::{Arrived, Incoming};
 use crate::message::observer::{ClassStats, Transfer};
 use crate::message::strategy::{Operation, SizeClass};
-use crate::message::timeout::{Direction, Knobs, Limited};
+use crate::message::timeout::{Knobs, Limited};
+use crate::stall::Direction;
 
 pub(crate) struct Receiver {
     config: Arc<Config>,

@@ -10,9 +10,10 @@ use crate::message::frame::{Guide, Outgoing};
 use crate::message::observer::{ClassStats, Transfer};
 use crate::message::parts::Parts;
 use crate::message::predictor::Predictor;
-use crate::message::strategy::{MessageSizer, Network, Operation, SizeClass, Strategy};
-use crate::message::timeout::{Direction, Knobs, Limited};
+use crate::message::strategy::{MessageSizer, Operation, SizeClass, Strategy};
+use crate::message::timeout::{Knobs, Limited};
 use crate::resources::rate::Bucket;
+use crate::stall::{Direction, Network};
 
 pub(crate) struct Sender {
     config: Arc<Config>,

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::stall::{Network, Pressure};
+
 /// The class of a message, by its size. The borders are half-open: a message
 /// of exactly 1 KiB is small.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -128,26 +130,6 @@ pub enum Operation {
     Write,
     /// Closing.
     Close,
-}
-
-/// What is known of the way to the peer and of the memory here.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Network {
-    /// The smoothed round trip, where it is measured.
-    pub round_trip: Option<Duration>,
-    /// How scarce memory is, where somebody watches it.
-    pub pressure: Option<Pressure>,
-}
-
-/// How scarce memory is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Pressure {
-    /// There is plenty.
-    Low,
-    /// Some is left.
-    Medium,
-    /// The budget is nearly used up.
-    High,
 }
 
 impl Network {

@@ -1,93 +1,11 @@
 //! Limits on standing still inside a chunk.
 
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
-#[cfg(unix)]
-use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use crate::error::{Error, ErrorCode};
 use crate::message::frame::Source;
-use crate::message::strategy::Network;
-
-/// A transport that can be told how long it may stand still.
-///
-/// While a limit is set, a read or a write that makes no progress for so long
-/// fails with `WouldBlock` or `TimedOut`. The transporter sets one where a
-/// chunk begins and puts back what it found where the chunk ends: between
-/// chunks a stream may pause as long as it likes. For sockets, whose only such
-/// limit is the timeout that the user may have set, the shorter of both counts.
-pub trait StallLimit {
-    /// The limit that is set.
-    ///
-    /// # Errors
-    ///
-    /// Those of the transport.
-    fn stall_limit(&self, direction: Direction) -> io::Result<Option<Duration>>;
-
-    /// Sets or lifts the limit.
-    ///
-    /// # Errors
-    ///
-    /// Those of the transport.
-    fn set_stall_limit(&self, direction: Direction, limit: Option<Duration>) -> io::Result<()>;
-
-    /// What the transport knows of its network.
-    fn network(&self) -> Network {
-        Network::default()
-    }
-}
-
-/// One of the two directions of a conn.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Direction {
-    /// What we receive.
-    Read,
-    /// What we send.
-    Write,
-}
-
-macro_rules! by_socket_timeouts {
-    ($($socket:ty),*) => {$(
-        impl StallLimit for $socket {
-            fn stall_limit(&self, direction: Direction) -> io::Result<Option<Duration>> {
-                match direction {
-                    Direction::Read => self.read_timeout(),
-                    Direction::Write => self.write_timeout(),
-                }
-            }
-
-            fn set_stall_limit(
-                &self,
-                direction: Direction,
-                limit: Option<Duration>,
-            ) -> io::Result<()> {
-                match direction {
-                    Direction::Read => self.set_read_timeout(limit),
-                    Direction::Write => self.set_write_timeout(limit),
-                }
-            }
-        }
-    )*};
-}
-
-by_socket_timeouts!(TcpStream);
-#[cfg(unix)]
-by_socket_timeouts!(UnixStream);
-
-impl<T: StallLimit + ?Sized> StallLimit for &T {
-    fn stall_limit(&self, direction: Direction) -> io::Result<Option<Duration>> {
-        (**self).stall_limit(direction)
-    }
-
-    fn set_stall_limit(&self, direction: Direction, limit: Option<Duration>) -> io::Result<()> {
-        (**self).set_stall_limit(direction, limit)
-    }
-
-    fn network(&self) -> Network {
-        (**self).network()
-    }
-}
+use crate::stall::{Direction, Network, StallLimit};
 
 /// A [`StallLimit`] seen from outside, so that transports without one can do
 /// without the bound.

@@ -20,3 +20,4 @@ pub use message::{
 };
 pub use net::{Conn, ConnStats, Incoming, IntoIncoming, Listener, ListenerStats, ToPeerAddrs};
 pub use proto::noise::Cipher;
+pub use resources::limits::{Limit, LimitStats};

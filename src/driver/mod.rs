@@ -12,7 +12,7 @@ mod spin;
 mod stream;
 mod waiter;
 
-pub(crate) use doorman::{Door, DoorLimits, Reception};
+pub(crate) use doorman::{Door, Pass, Reception};
 pub(crate) use handshake::Secured;
 pub(crate) use link::{Link, LinkLimits, Negotiated, Offer, Owner, Patience};
 pub(crate) use race::{Canceller, Family, Outcome, Place, Race};

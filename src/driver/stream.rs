@@ -2,7 +2,7 @@
 
 use std::io::IoSliceMut;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -22,6 +22,8 @@ pub(crate) struct Stream {
     pub(crate) counters: Counters,
     /// The peer has confirmed it, or has opened it.
     pub(super) acked: AtomicBool,
+    /// A conn has it, or had.
+    accepted: AtomicBool,
     pub(crate) state: Mutex<State>,
 }
 
@@ -55,6 +57,8 @@ pub(crate) struct State {
     write_end: Option<Error>,
     /// Our FIN or RST is queued.
     closed: bool,
+    /// Bytes sent when the peer last granted credit.
+    credited_at: u64,
     /// What arrives is thrown away: reads were shut down.
     deaf: bool,
     pub(super) user: User,
@@ -74,13 +78,32 @@ pub(crate) enum End {
 /// Who the stream's bytes are for.
 pub(crate) enum User {
     /// Nobody yet: the protocol is being agreed on.
-    Negotiating(multistream::Listener),
+    Negotiating(multistream::Listener, Place),
     /// A conn, or the accept queue.
     Conn,
     /// A protocol that the host answers by itself.
     Service(Box<dyn Service>),
     /// Its last handle was dropped, at this moment.
     Gone(Instant),
+}
+
+/// A place among the streams that have no protocol yet; dropped, it is free.
+pub(crate) struct Place {
+    count: Arc<AtomicUsize>,
+    /// How many there were without it.
+    pub(super) others: usize,
+}
+
+impl Place {
+    pub(super) fn new(count: &Arc<AtomicUsize>) -> Place {
+        Place { others: count.fetch_add(1, Relaxed), count: count.clone() }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.count.fetch_sub(1, Relaxed);
+    }
 }
 
 /// A protocol that is answered where its bytes arrive, without a thread.
@@ -143,25 +166,37 @@ impl Stream {
     /// A new stream of the link's table.
     pub(crate) fn new(id: StreamId, flow: Arc<Flow>, user: User, now: Instant) -> Arc<Stream> {
         // Those that the peer opens are negotiated by us first.
-        let acked = matches!(user, User::Negotiating(_));
+        let acked = matches!(user, User::Negotiating(..));
         Arc::new(Stream {
             id,
             flow,
             opened: now,
             counters: Counters::default(),
             acked: AtomicBool::new(acked),
+            accepted: AtomicBool::new(!acked),
             state: Mutex::new(State {
                 inbox: Inbox::default(),
                 window: RecvWindow::new(),
                 end: None,
                 write_end: None,
                 closed: false,
+                credited_at: 0,
                 deaf: false,
                 user,
                 readers: Waiters::default(),
                 writers: Waiters::default(),
             }),
         })
+    }
+
+    /// Somebody has taken it out of the accept queue.
+    pub(crate) fn accept(&self) {
+        self.accepted.store(true, Relaxed);
+    }
+
+    /// Whether it is a conn: ours, or accepted.
+    pub(super) fn accepted(&self) -> bool {
+        self.accepted.load(Relaxed)
     }
 }
 
@@ -273,6 +308,12 @@ impl State {
         self.write_end.get_or_insert(why);
         self.writers.wake();
         !std::mem::replace(&mut self.closed, true)
+    }
+
+    /// The peer grants credit, and we have sent so much by now. Whether there was
+    /// a reason: it let us send nothing before, or we have sent something since.
+    pub(super) fn credit_was_due(&mut self, sent: u64) -> bool {
+        std::mem::replace(&mut self.credited_at, sent) != sent
     }
 
     pub(super) fn write_end(&self) -> Option<&Error> {

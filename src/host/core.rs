@@ -7,7 +7,6 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Weak};
@@ -21,26 +20,30 @@ use parking_lot::{Condvar, Mutex};
 use super::addrs;
 use super::backlog::{Arrival, Backlog};
 use super::dial::Dial;
+use super::gate::Gate;
 use super::services;
 use crate::driver::{
-    Door, Link, LinkLimits, Offer, Outcome, Owner, Place, Race, Reception, Secured, Stream, reactor,
+    Door, Link, LinkLimits, Offer, Outcome, Owner, Pass, Place, Race, Reception, Secured,
+    Stream, reactor,
 };
 use crate::error::{Error, ErrorCode, Result};
 use crate::proto::identify::{self, Identify};
 use crate::proto::noise::Identity;
 use crate::proto::ping;
-
-/// Says who may come in.
-pub(crate) type Gate = Box<dyn Fn(&PeerId) -> bool + Send + Sync>;
+use crate::resources::Resources;
+use crate::resources::limits::Limit;
 
 pub(crate) struct Core {
     pub(crate) identity: Arc<Identity>,
     pub(crate) limits: Limits,
     pub(crate) counters: HostCounters,
     pub(crate) opened: Instant,
+    pub(crate) resources: Arc<Resources>,
     listening: Vec<SocketAddr>,
     gate: Gate,
     peers: Mutex<HashMap<PeerId, Peer>>,
+    /// What each link counts against, by its number.
+    passes: Mutex<HashMap<u64, Pass>>,
     protocols: Mutex<HashMap<Arc<str>, Arc<Backlog>>>,
     reactor: Arc<reactor::Handle>,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -85,18 +88,28 @@ impl Core {
     pub(crate) fn new(
         identity: Arc<Identity>,
         limits: Limits,
+        resources: Arc<Resources>,
         gate: Gate,
         listening: Vec<SocketAddr>,
     ) -> io::Result<Arc<Core>> {
         let (reactor, thread) = reactor::start("pointsub".into())?;
+        let (waker, said) = (Arc::downgrade(&reactor), resources.clone());
+        reactor.set_chore(move |now| said.meters.say(now));
+        resources.set_steward(move || {
+            if let Some(reactor) = waker.upgrade() {
+                reactor.chore_soon();
+            }
+        });
         Ok(Arc::new_cyclic(|me| Core {
             identity,
             limits,
             counters: HostCounters::default(),
             opened: Instant::now(),
+            resources,
             listening,
             gate,
             peers: Mutex::default(),
+            passes: Mutex::default(),
             protocols: Mutex::default(),
             reactor,
             thread: Mutex::new(Some(thread)),
@@ -222,7 +235,10 @@ impl Core {
         let race = Race::new(self.identity.clone(), peer, &dial.places, ends);
         dial.run(race, deadline, move |outcome| {
             let result = match outcome {
-                Outcome::Won(secured) => core.new_link(secured),
+                Outcome::Won(secured) => {
+                    let pass = core.gate.leave().ok_or_else(too_many_connections);
+                    pass.and_then(|pass| core.new_link(secured, pass))
+                }
                 Outcome::Lost(e) => Err(e),
                 Outcome::Unfinished(_) => {
                     Err(Error::new(ErrorCode::Timeout, "the dial was given up"))
@@ -243,7 +259,7 @@ impl Core {
     }
 
     /// Makes a link of a secured connection and lists it.
-    fn new_link(&self, secured: Secured) -> Result<Arc<Link>> {
+    fn new_link(&self, secured: Secured, pass: Pass) -> Result<Arc<Link>> {
         let id = self.next_link.fetch_add(1, Relaxed);
         let owner: Weak<dyn Owner> = self.me.clone();
         let Secured { socket, upgraded, input, rtt } = secured;
@@ -251,6 +267,12 @@ impl Core {
         {
             let mut peers = self.peers.lock();
             self.check_open()?;
+            let inbound = |p: &Peer| p.links.iter().filter(|l| !l.dialled).count();
+            let there = peers.get(&link.peer).map_or(0, inbound);
+            if !link.dialled && !self.resources.judge(Limit::ConnectionsPerPeer, there) {
+                return Err(too_many_connections());
+            }
+            self.passes.lock().insert(id, pass);
             let entry = peers.entry(link.peer).or_default();
             entry.links.push(link.clone());
             entry.prefer_one(&self.peer_id());
@@ -377,6 +399,7 @@ impl Owner for Core {
             Offer::Taken
         } else {
             self.counters.queue_refused.fetch_add(1, Relaxed);
+            self.resources.reject(Limit::AcceptQueue);
             Offer::Refused
         }
     }
@@ -386,6 +409,7 @@ impl Owner for Core {
         if why.code() == ErrorCode::ConnectionReset {
             self.counters.links_lost.fetch_add(1, Relaxed);
         }
+        drop(self.passes.lock().remove(&link.id));
         let mut peers = self.peers.lock();
         if let Some(entry) = peers.get_mut(&link.peer) {
             entry.links.retain(|l| !Arc::ptr_eq(l, link));
@@ -395,6 +419,10 @@ impl Owner for Core {
 
     fn limits(&self) -> &LinkLimits {
         &self.limits.link
+    }
+
+    fn resources(&self) -> &Arc<Resources> {
+        &self.resources
     }
 }
 
@@ -414,15 +442,22 @@ impl Core {
 }
 
 impl Reception for Core {
-    fn arrived(&self, secured: Secured) {
+    fn enter(&self, from: SocketAddr) -> Option<Pass> {
+        self.gate.enter(from, Instant::now())
+    }
+
+    fn fits(&self, limit: Limit, now: usize) -> bool {
+        self.resources.judge(limit, now)
+    }
+
+    fn arrived(&self, secured: Secured, pass: Pass) {
         let peer = secured.upgraded.peer;
-        // A gate that panics lets nobody in; the door stays in service.
-        if !catch_unwind(AssertUnwindSafe(|| (self.gate)(&peer))).unwrap_or(false) {
+        if !self.gate.allows(&peer) {
             self.counters.gate_refused.fetch_add(1, Relaxed);
             log::debug!(peer:% = peer; "refused: not allowed here");
             return;
         }
-        match self.new_link(secured) {
+        match self.new_link(secured, pass) {
             Ok(_) => drop(self.counters.accepted.fetch_add(1, Relaxed)),
             Err(e) => log::debug!(peer:% = peer; "an inbound connection was dropped: {e}"),
         }
@@ -460,6 +495,10 @@ fn forget_if_empty(peers: &mut HashMap<PeerId, Peer>, peer: &PeerId) {
     if peers.get(peer).is_some_and(empty) {
         peers.remove(peer);
     }
+}
+
+fn too_many_connections() -> Error {
+    Error::new(ErrorCode::TooManyConnections, "there are too many connections")
 }
 
 pub(crate) fn shut_down() -> Error {

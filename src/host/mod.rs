@@ -5,7 +5,9 @@ pub(crate) mod backlog;
 mod builder;
 pub(crate) mod core;
 mod dial;
+mod gate;
 mod keyfile;
+mod limits;
 mod services;
 mod stats;
 

@@ -16,11 +16,13 @@
 //! 5. the owner's accept queues, `drive`, `notices`: leaves.
 
 mod close;
+mod floods;
 mod open;
 mod pump;
 mod wait;
 mod write;
 
+use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
@@ -39,8 +41,10 @@ use crate::error::{Error, ErrorCode, Result};
 use crate::proto::buf::RecvBuf;
 use crate::proto::connection::Upgraded;
 use crate::proto::noise::Cipher;
+use crate::resources::Resources;
 use crate::proto::yamux::{ControlQueue, Role, Rx, StreamId, Tx};
 
+use floods::Floods;
 pub(crate) use open::Negotiated;
 pub(crate) use write::Patience;
 
@@ -67,6 +71,10 @@ pub(crate) struct Link {
     notices: Mutex<Notices>,
     /// Streams in the table that we opened and the peer did not acknowledge.
     unacked: AtomicUsize,
+    /// Streams of the peer's without a protocol yet.
+    negotiating: Arc<AtomicUsize>,
+    floods: Floods,
+    resources: Arc<Resources>,
     streams: AtomicUsize,
     /// The smallest round trip seen, in nanoseconds; 0: none yet.
     rtt: AtomicU64,
@@ -144,6 +152,8 @@ pub(crate) trait Owner: Send + Sync {
     fn closed(&self, link: &Arc<Link>, why: &Error);
     /// Times and limits of its links.
     fn limits(&self) -> &LinkLimits;
+    /// What it has and counts.
+    fn resources(&self) -> &Arc<Resources>;
 }
 
 /// The owner's answer to a new inbound stream.
@@ -165,8 +175,6 @@ pub(crate) struct LinkLimits {
     pub(crate) keepalive: Duration,
     /// A peer that says nothing for so long after that ping is lost.
     pub(crate) silence: Duration,
-    /// Streams that the peer may have open, and that may be negotiating.
-    pub(crate) streams: usize,
     /// A stream that was dropped here and not finished by the peer is reset after this.
     pub(crate) orphan: Duration,
     /// A waiting thread looks at the socket for so long before it sleeps.
@@ -190,7 +198,8 @@ impl Link {
         let role = if upgraded.is_dialer { Role::Dialer } else { Role::Listener };
         let (remote, local) = (socket.peer_addr()?, socket.local_addr()?);
         let now = Instant::now();
-        let spin = owner.upgrade().map_or(Duration::ZERO, |owner| owner.limits().spin);
+        let Some(host) = owner.upgrade() else { return Err(ErrorKind::NotConnected.into()) };
+        let (spin, resources) = (host.limits().spin, host.resources().clone());
         Ok(Arc::new(Link {
             id,
             peer: upgraded.peer,
@@ -217,6 +226,9 @@ impl Link {
             spin: Spin::new(spin),
             notices: Mutex::new(Notices { idle_since: Some(now), ..Notices::default() }),
             unacked: AtomicUsize::new(0),
+            negotiating: Arc::default(),
+            floods: Floods::new(&resources, now),
+            resources,
             streams: AtomicUsize::new(0),
             rtt: AtomicU64::new(rtt.map_or(0, nanos)),
             heard: AtomicU64::new(0),

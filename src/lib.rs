@@ -10,6 +10,7 @@ mod proto;
 mod resources;
 mod varint;
 
+pub use driver::Priority;
 pub use error::{Error, ErrorCode, Result, Severity};
 pub use host::{Host, HostBuilder, HostStats};
 pub use libp2p_core::{Multiaddr, PeerId};
@@ -20,4 +21,6 @@ pub use message::{
 };
 pub use net::{Conn, ConnStats, Incoming, IntoIncoming, Listener, ListenerStats, ToPeerAddrs};
 pub use proto::noise::Cipher;
+pub use resources::budget::Pressure;
+pub use resources::events::{Event, Events};
 pub use resources::limits::{Limit, LimitStats};

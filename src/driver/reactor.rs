@@ -62,8 +62,13 @@ pub(crate) fn start(name: String) -> io::Result<(Arc<Handle>, JoinHandle<()>)> {
         errands: Mutex::default(),
         chore: OnceLock::new(),
     });
-    let reactor =
-        Reactor { poll, handle: handle.clone(), ticking: Vec::new(), timers: BinaryHeap::new(), chore: None };
+    let reactor = Reactor {
+        poll,
+        handle: handle.clone(),
+        ticking: Vec::new(),
+        timers: BinaryHeap::new(),
+        chore: None,
+    };
     let thread = std::thread::Builder::new().name(name).spawn(move || reactor.run())?;
     Ok((handle, thread))
 }

@@ -22,15 +22,17 @@ use super::backlog::{Arrival, Backlog};
 use super::dial::Dial;
 use super::gate::Gate;
 use super::services;
+use super::steward::Steward;
 use crate::driver::{
-    Door, Link, LinkLimits, Offer, Outcome, Owner, Pass, Place, Race, Reception, Secured,
-    Stream, reactor,
+    Door, Link, LinkLimits, Offer, Outcome, Owner, Pass, Place, Race, Reception, Secured, Stream,
+    reactor,
 };
 use crate::error::{Error, ErrorCode, Result};
 use crate::proto::identify::{self, Identify};
 use crate::proto::noise::Identity;
 use crate::proto::ping;
 use crate::resources::Resources;
+use crate::resources::events::Event;
 use crate::resources::limits::Limit;
 
 pub(crate) struct Core {
@@ -39,6 +41,7 @@ pub(crate) struct Core {
     pub(crate) counters: HostCounters,
     pub(crate) opened: Instant,
     pub(crate) resources: Arc<Resources>,
+    steward: Steward,
     listening: Vec<SocketAddr>,
     gate: Gate,
     peers: Mutex<HashMap<PeerId, Peer>>,
@@ -93,19 +96,19 @@ impl Core {
         listening: Vec<SocketAddr>,
     ) -> io::Result<Arc<Core>> {
         let (reactor, thread) = reactor::start("pointsub".into())?;
-        let (waker, said) = (Arc::downgrade(&reactor), resources.clone());
-        reactor.set_chore(move |now| said.meters.say(now));
+        let waker = Arc::downgrade(&reactor);
         resources.set_steward(move || {
             if let Some(reactor) = waker.upgrade() {
                 reactor.chore_soon();
             }
         });
-        Ok(Arc::new_cyclic(|me| Core {
+        let core = Arc::new_cyclic(|me: &Weak<Core>| Core {
             identity,
             limits,
             counters: HostCounters::default(),
             opened: Instant::now(),
             resources,
+            steward: Steward::default(),
             listening,
             gate,
             peers: Mutex::default(),
@@ -119,7 +122,13 @@ impl Core {
             ended: Mutex::new(false),
             ending: Condvar::new(),
             me: me.clone(),
-        }))
+        });
+        let me = Arc::downgrade(&core);
+        core.reactor.set_chore(move |now| {
+            let core = me.upgrade()?;
+            core.steward.look(&core, now)
+        });
+        Ok(core)
     }
 
     /// The listening sockets are at work from now on.
@@ -287,6 +296,8 @@ impl Core {
         }
         log::debug!(link = id, peer:% = link.peer, remote:% = link.remote, dialled = link.dialled;
             "connected");
+        let (connection, peer, dialled) = (id, link.peer, link.dialled);
+        self.resources.feed.tell(|| Event::ConnectionOpened { connection, peer, dialled });
         Ok(link)
     }
 
@@ -356,6 +367,7 @@ impl Core {
         if let Some(thread) = self.thread.lock().take() {
             let _ = thread.join();
         }
+        self.resources.feed.end();
         *self.ended.lock() = true;
         self.ending.notify_all();
     }
@@ -396,6 +408,13 @@ impl Owner for Core {
             return Offer::Refused;
         };
         if backlog.push(Arrival { link: link.clone(), stream: stream.clone() }) {
+            self.resources.feed.tell(|| Event::StreamOpened {
+                connection: link.id,
+                peer: link.peer,
+                stream: stream.id,
+                protocol: backlog.protocol.clone(),
+                dialled: false,
+            });
             Offer::Taken
         } else {
             self.counters.queue_refused.fetch_add(1, Relaxed);
@@ -410,6 +429,8 @@ impl Owner for Core {
             self.counters.links_lost.fetch_add(1, Relaxed);
         }
         drop(self.passes.lock().remove(&link.id));
+        let (connection, peer) = (link.id, link.peer);
+        self.resources.feed.tell(|| Event::ConnectionClosed { connection, peer, why: why.clone() });
         let mut peers = self.peers.lock();
         if let Some(entry) = peers.get_mut(&link.peer) {
             entry.links.retain(|l| !Arc::ptr_eq(l, link));

@@ -31,6 +31,10 @@ impl Gate {
     /// A connection comes from there. It is counted until what is returned is
     /// dropped; `None`: it is turned away.
     pub(crate) fn enter(&self, from: SocketAddr, now: Instant) -> Option<Pass> {
+        if self.resources.memory.is_full() {
+            self.resources.reject(Limit::ReceiveMemory);
+            return None;
+        }
         let entry = match Net::of(from) {
             Some(net) => Some(self.addresses.enter(net, &self.resources, now).ok()?),
             None => None,

@@ -106,6 +106,22 @@ impl HostBuilder {
         self.limit(Limit::Resets, n)
     }
 
+    /// Bytes that the host may hold: what arrived and waits to be read, windows that
+    /// have grown above 256 KiB, and output that waits. Default 1 GiB; from 1 MiB to
+    /// 1 PiB.
+    ///
+    /// Above 80 % windows grow no more, and idle connections are closed; above 95 % new
+    /// connections and streams are refused and the stalled conns that hold most are
+    /// reset (see [`Pressure`](crate::Pressure)).
+    pub fn memory(self, bytes: usize) -> HostBuilder {
+        self.limit(Limit::ReceiveMemory, bytes)
+    }
+
+    /// The same of one connection. Default 64 MiB; from 1 MiB to 1 PiB.
+    pub fn memory_per_connection(self, bytes: usize) -> HostBuilder {
+        self.limit(Limit::ReceiveMemoryPerConnection, bytes)
+    }
+
     fn limit(mut self, limit: Limit, n: usize) -> HostBuilder {
         self.chosen.limits.insert(limit, n as u64);
         self
@@ -123,6 +139,8 @@ fn default(limit: Limit) -> u64 {
         Limit::Streams => 1024,
         Limit::Negotiating => 128,
         Limit::Resets | Limit::Pings => 1000,
+        Limit::ReceiveMemory => 1 << 30,
+        Limit::ReceiveMemoryPerConnection => 64 << 20,
         Limit::EmptyFrames | Limit::WindowUpdates => 10_000,
     }
 }
@@ -131,6 +149,7 @@ fn range(limit: Limit) -> RangeInclusive<u64> {
     match limit {
         // As many answers may wait on one connection.
         Limit::Streams | Limit::Negotiating => 1..=16_384,
+        Limit::ReceiveMemory | Limit::ReceiveMemoryPerConnection => (1 << 20)..=(1 << 50),
         _ => 1..=MANY,
     }
 }

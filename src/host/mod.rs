@@ -10,6 +10,7 @@ mod keyfile;
 mod limits;
 mod services;
 mod stats;
+mod steward;
 
 use std::fmt;
 use std::io;
@@ -24,6 +25,7 @@ use self::core::Core;
 use crate::driver::{Link, Negotiated, Patience, Stream};
 use crate::error::{Error, ErrorCode, Result};
 use crate::proto::ping;
+use crate::resources::events::{Event, Events};
 
 pub use builder::HostBuilder;
 pub use stats::HostStats;
@@ -166,6 +168,11 @@ impl Host {
         self.core().shut_down();
     }
 
+    /// What happens from now on: connections, streams, limits, memory.
+    pub fn subscribe(&self) -> Events {
+        self.core().resources.feed.subscribe()
+    }
+
     /// What the host has done so far, and what it has now.
     pub fn stats(&self) -> HostStats {
         HostStats::of(self.core())
@@ -202,7 +209,16 @@ impl Handle {
             let limit = Instant::now() + self.core.limits.link.negotiation;
             let until = deadline.map_or(limit, |at| at.min(limit));
             match link.open(protocol, Some(until))? {
-                Negotiated::Open(stream) => return Ok((link, stream)),
+                Negotiated::Open(stream) => {
+                    self.core.resources.feed.tell(|| Event::StreamOpened {
+                        connection: link.id,
+                        peer: link.peer,
+                        stream: stream.id,
+                        protocol: protocol.into(),
+                        dialled: true,
+                    });
+                    return Ok((link, stream));
+                }
                 // An idle close that crossed our opening, most likely.
                 Negotiated::LinkGone(_) if again => again = false,
                 Negotiated::LinkGone(why) => {

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::core::Core;
+use crate::resources::budget::Pressure;
 use crate::resources::limits::{Limit, LimitStats};
 
 /// What a host has done since it was built, and what it has now. Taking it is
@@ -37,6 +38,10 @@ pub struct HostStats {
     pub connections_lost: u64,
     /// How each limit stands, in the order of [`Limit::ALL`].
     pub limits: Vec<LimitStats>,
+    /// How short of memory the host is.
+    pub pressure: Pressure,
+    /// Bytes that it holds, of [`memory`](crate::HostBuilder::memory).
+    pub memory: u64,
 }
 
 impl HostStats {
@@ -64,7 +69,9 @@ impl HostStats {
             refused_by_allow: counters.gate_refused.load(Relaxed),
             refused_by_queue: counters.queue_refused.load(Relaxed),
             connections_lost: counters.links_lost.load(Relaxed),
-            limits: core.resources.meters.snapshot(),
+            limits: core.resources.snapshot(),
+            pressure: core.resources.memory.level(),
+            memory: core.resources.memory.used(),
         }
     }
 }

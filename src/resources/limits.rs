@@ -67,7 +67,14 @@ limits! {
     /// Streams of one connection that were reset before anybody accepted them, in
     /// 10 s, [`max_resets`](crate::HostBuilder::max_resets).
     Resets = "resets of streams that nobody accepted";
-    /// Pings of one connection: 100 a second, 1,000 at once.
+    /// Bytes that arrived and wait to be read, and windows above 256 KiB, in all,
+    /// [`memory`](crate::HostBuilder::memory). Above it the stalled streams that hold
+    /// most are reset.
+    ReceiveMemory = "receive memory";
+    /// The same of one connection,
+    /// [`memory_per_connection`](crate::HostBuilder::memory_per_connection).
+    ReceiveMemoryPerConnection = "receive memory per connection";
+    /// Pings of one connection: 100 a second, 1,000 at once, 32 that wait for an answer.
     Pings = "pings per connection";
     /// Frames of one connection that carry nothing: 1,000 a second, 10,000 at once.
     EmptyFrames = "frames without effect per connection";

@@ -1,23 +1,37 @@
-//! Floor 0: what is lent and given back, what is counted and bounded.
+//! Floor 0: what is lent and given back, what is counted and bounded, what is told.
 
 pub(crate) mod addresses;
+pub(crate) mod budget;
 pub(crate) mod buffers;
+pub(crate) mod events;
 pub(crate) mod limits;
+pub(crate) mod machine;
 pub(crate) mod rate;
 
 use std::sync::{Arc, OnceLock};
 
-use limits::{Limit, Meters};
+use budget::Budget;
+use events::{Event, Feed};
+use limits::{Limit, LimitStats, Meters};
 
 /// What the parts of one host share of all this.
 pub(crate) struct Resources {
     pub(crate) meters: Meters,
-    steward: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    pub(crate) memory: Arc<Budget>,
+    pub(crate) feed: Feed,
+    steward: Arc<Bell>,
 }
+
+/// Calls the steward, once there is one.
+type Bell = OnceLock<Box<dyn Fn() + Send + Sync>>;
 
 impl Resources {
     pub(crate) fn new(most: impl Fn(Limit) -> u64) -> Arc<Resources> {
-        Arc::new(Resources { meters: Meters::new(most), steward: OnceLock::new() })
+        let steward = Arc::new(Bell::new());
+        let bell = steward.clone();
+        let memory = Budget::new(most(Limit::ReceiveMemory), move || ring(&bell));
+        let (meters, feed) = (Meters::new(most), Feed::default());
+        Arc::new(Resources { meters, memory, feed, steward })
     }
 
     /// Who is called, perhaps under locks, when there is something to do that must
@@ -39,10 +53,23 @@ impl Resources {
 
     /// Somebody was turned away because of a limit.
     pub(crate) fn reject(&self, limit: Limit) {
-        if self.meters.reject(limit)
-            && let Some(call) = self.steward.get()
-        {
-            call();
+        if self.meters.reject(limit) {
+            self.feed.tell(|| Event::LimitReached { limit });
+            ring(&self.steward);
         }
+    }
+
+    pub(crate) fn snapshot(&self) -> Vec<LimitStats> {
+        let mut all = self.meters.snapshot();
+        if let Some(memory) = all.iter_mut().find(|l| l.limit == Limit::ReceiveMemory) {
+            (memory.current, memory.peak) = (self.memory.used(), self.memory.peak());
+        }
+        all
+    }
+}
+
+fn ring(bell: &Bell) {
+    if let Some(call) = bell.get() {
+        call();
     }
 }

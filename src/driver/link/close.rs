@@ -96,7 +96,7 @@ impl Link {
     }
 
     /// Every stream of the table.
-    fn table(&self) -> Vec<Arc<Stream>> {
+    pub(crate) fn table(&self) -> Vec<Arc<Stream>> {
         self.rx.lock().rx.iter().map(|(_, stream)| stream.clone()).collect()
     }
 

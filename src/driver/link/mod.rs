@@ -17,6 +17,7 @@
 
 mod close;
 mod floods;
+mod memory;
 mod open;
 mod pump;
 mod wait;
@@ -41,8 +42,10 @@ use crate::error::{Error, ErrorCode, Result};
 use crate::proto::buf::RecvBuf;
 use crate::proto::connection::Upgraded;
 use crate::proto::noise::Cipher;
-use crate::resources::Resources;
 use crate::proto::yamux::{ControlQueue, Role, Rx, StreamId, Tx};
+use crate::resources::Resources;
+use crate::resources::budget::{Account, Budget};
+use crate::resources::limits::Limit;
 
 use floods::Floods;
 pub(crate) use open::Negotiated;
@@ -75,6 +78,8 @@ pub(crate) struct Link {
     negotiating: Arc<AtomicUsize>,
     floods: Floods,
     resources: Arc<Resources>,
+    /// Its part of the host's memory.
+    budget: Arc<Budget>,
     streams: AtomicUsize,
     /// The smallest round trip seen, in nanoseconds; 0: none yet.
     rtt: AtomicU64,
@@ -96,6 +101,8 @@ pub(crate) struct Link {
 struct Inbound {
     rx: Rx<Arc<Stream>>,
     buf: RecvBuf,
+    /// What `buf` takes while it waits for more.
+    wire: Account,
     /// No byte is taken from the socket any more.
     ended: bool,
 }
@@ -103,6 +110,8 @@ struct Inbound {
 /// What the sending side of a link needs its lock for.
 struct Outbound {
     tx: Tx,
+    /// What the output takes while the socket is full.
+    wire: Account,
     /// Bytes that the kernel has taken in all.
     sent: u64,
     /// The socket's direction to the peer was shut down: nothing is sent any more.
@@ -200,6 +209,8 @@ impl Link {
         let now = Instant::now();
         let Some(host) = owner.upgrade() else { return Err(ErrorKind::NotConnected.into()) };
         let (spin, resources) = (host.limits().spin, host.resources().clone());
+        let most = resources.meters.most(Limit::ReceiveMemoryPerConnection);
+        let budget = resources.memory.part(most);
         Ok(Arc::new(Link {
             id,
             peer: upgraded.peer,
@@ -213,10 +224,12 @@ impl Link {
             rx: Mutex::new(Inbound {
                 rx: Rx::new(upgraded.opener, role, upgraded.leftover),
                 buf: input,
+                wire: Account::new(budget.clone()),
                 ended: false,
             }),
             tx: Mutex::new(Outbound {
                 tx: Tx::new(upgraded.sealer, role),
+                wire: Account::new(budget.clone()),
                 sent: 0,
                 finished: false,
             }),
@@ -229,6 +242,7 @@ impl Link {
             negotiating: Arc::default(),
             floods: Floods::new(&resources, now),
             resources,
+            budget,
             streams: AtomicUsize::new(0),
             rtt: AtomicU64::new(rtt.map_or(0, nanos)),
             heard: AtomicU64::new(0),
@@ -314,6 +328,7 @@ impl Link {
             let mut inbound = self.rx.lock();
             inbound.ended = true;
             inbound.buf = RecvBuf::default();
+            inbound.wire.hold(0);
             let ids: Vec<StreamId> = inbound.rx.iter().map(|(id, _)| id).collect();
             ids.into_iter().filter_map(|id| inbound.rx.remove(id)).collect()
         };

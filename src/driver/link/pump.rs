@@ -6,12 +6,14 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use super::{Fuse, Inbound, Link, Offer, millis};
-use crate::driver::stream::{Answer, Direct, Place, Ready, Service, State, Stream, User};
+use crate::driver::stream::{Answer, Direct, Place, Priority, Ready, Service, State, Stream, User};
 use crate::error::{Error, ErrorCode, Result};
 use crate::proto::buf::RecvBuf;
 use crate::proto::multistream;
 use crate::proto::yamux::{Body, Control, Event, Flow, StreamId};
+use crate::resources::budget::Pressure;
 use crate::resources::buffers::{self, Buffer};
+use crate::resources::events::Event as Told;
 use crate::resources::limits::Limit;
 
 impl Link {
@@ -85,6 +87,7 @@ impl Link {
         if inbound.buf.is_empty() {
             drop(Buffer::from(std::mem::take(&mut inbound.buf).into_storage()));
         }
+        inbound.wire.hold(inbound.buf.capacity());
         result
     }
 
@@ -194,6 +197,7 @@ impl Link {
                     // An answer that waits for credit would wait for ever.
                     self.control.lock().forget(stream.id);
                     state.break_off(&why);
+                    self.tell_reset(stream, true);
                     if !matches!(state.user, User::Conn) {
                         state.user = User::Gone(Instant::now());
                     }
@@ -205,8 +209,7 @@ impl Link {
                     None
                 }
                 Event::Ping(value) => {
-                    self.flood(Limit::Pings, 1)?;
-                    self.push(Control::Pong(value))?;
+                    self.answer_ping(value)?;
                     None
                 }
                 Event::Pong(value) => {
@@ -229,9 +232,11 @@ impl Link {
     fn on_opened(&self, id: StreamId, flow: &Arc<Flow>) -> Result<Option<Arc<Stream>>> {
         let negotiating = Place::new(&self.negotiating);
         let fits = self.is_open()
+            && self.has_memory()
             && self.resources.judge(Limit::Streams, self.streams())
             && self.resources.judge(Limit::Negotiating, negotiating.others);
         if !fits {
+            self.tell_refused(id);
             self.push(Control::Reset { id })?;
             self.flood(Limit::Resets, 1)?;
             return Ok(None);
@@ -241,7 +246,7 @@ impl Link {
         // At once: some implementations wait for it before they open more.
         self.push(Control::Ack { id })?;
         let user = User::Negotiating(multistream::Listener::new(), negotiating);
-        Ok(Some(Stream::new(id, flow.clone(), user, Instant::now())))
+        Ok(Some(Stream::new(id, flow.clone(), user, &self.budget, Instant::now())))
     }
 
     /// Payload for a stream. Returns the stream's id if the link is to forget it.
@@ -281,7 +286,9 @@ impl Link {
             return Ok(());
         }
         let rtt = self.rtt().unwrap_or_default();
-        if let Some(delta) = state.consumed(consumed, Instant::now(), rtt) {
+        let paused =
+            stream.priority() == Priority::Low && self.budget.level() == Pressure::Emergency;
+        if let Some(delta) = state.consumed(consumed, Instant::now(), rtt, paused) {
             stream.flow.grant(delta);
             self.push(Control::Window { id: stream.id, delta })?;
         }
@@ -358,9 +365,31 @@ impl Link {
         }
     }
 
+    /// Whether something new may be taken on.
+    fn has_memory(&self) -> bool {
+        let full = self.budget.is_full();
+        if full && self.budget.used() >= self.budget.limit() {
+            self.resources.reject(Limit::ReceiveMemoryPerConnection);
+        } else if full {
+            self.resources.reject(Limit::ReceiveMemory);
+        }
+        !full
+    }
+
+    fn tell_refused(&self, stream: StreamId) {
+        let (connection, peer) = (self.id, self.peer);
+        self.resources.feed.tell(|| Told::StreamRefused { connection, peer, stream });
+    }
+
+    pub(super) fn tell_reset(&self, stream: &Stream, by_peer: bool) {
+        let (connection, peer, stream) = (self.id, self.peer, stream.id);
+        self.resources.feed.tell(|| Told::StreamReset { connection, peer, stream, by_peer });
+    }
+
     /// Nobody takes the stream.
     fn refuse(&self, state: &mut State, stream: &Stream) -> Result<()> {
         state.user = User::Gone(Instant::now());
+        self.tell_refused(stream.id);
         state.break_off(&Error::new(ErrorCode::ConnectionRefused, "the stream was refused"));
         self.push(Control::Reset { id: stream.id })?;
         self.flood(Limit::Resets, 1)
@@ -438,6 +467,13 @@ impl Link {
         if !stream.acked.swap(true, Relaxed) {
             self.make_room();
         }
+    }
+
+    fn answer_ping(&self, value: u32) -> Result<()> {
+        self.flood(Limit::Pings, 1)?;
+        // Too many wait already: the peer does not read them.
+        let told = |_: &Error| self.resources.reject(Limit::Pings);
+        self.push(Control::Pong(value)).inspect_err(told)
     }
 
     fn on_pong(&self, value: u32) {

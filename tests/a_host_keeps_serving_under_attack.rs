@@ -26,7 +26,7 @@ const ATTACKS: &[(&str, fn(SocketAddr), Option<Limit>)] = &[
     ("200,000 empty frames", empty_frames, Some(Limit::EmptyFrames)),
     ("200,000 window updates", window_updates, Some(Limit::WindowUpdates)),
     ("200,000 window updates of zero", |v| on_a_stream(v, 1, 0), Some(Limit::EmptyFrames)),
-    ("frames of unknown streams", unknown_streams, Some(Limit::EmptyFrames)),
+    ("200,000 frames of unknown streams", unknown_streams, None),
 ];
 
 #[test]

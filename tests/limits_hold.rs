@@ -145,6 +145,39 @@ fn resets_of_accepted_conns_are_no_flood() {
 }
 
 #[test]
+fn a_peer_that_floods_waits_before_it_comes_in_again() {
+    within(60, || {
+        let server = builder().max_resets(10).build().expect("a host");
+        let events = server.subscribe();
+        let key = Keypair::generate_ed25519();
+        let mut raw = Raw::dial(socket_address(&server), &key).expect("dial");
+        let resets = (0..20).flat_map(|_| {
+            let id = raw.id();
+            [header(1, SYN, id, 0), header(1, RST, id, 0)].concat()
+        });
+        let resets: Vec<u8> = resets.collect();
+        raw.send(&resets).expect("send");
+        let banned =
+            std::iter::from_fn(|| events.next_timeout(Duration::from_secs(10))).find_map(|event| {
+                match event {
+                    Event::PeerBanned { peer, time } => Some((peer, time)),
+                    _ => None,
+                }
+            });
+        let peer = key.public().to_peer_id();
+        assert_eq!(banned, Some((peer, Duration::from_secs(1))));
+        let again = Raw::dial(socket_address(&server), &key).expect("dial");
+        await_that("a refusal", || server.stats().rejections(Limit::Penalties) == 1);
+        assert!(is_closed(&again.socket));
+        let mut kept = Vec::new();
+        await_that("pardon", || {
+            kept.push(Raw::dial(socket_address(&server), &key));
+            server.stats().connections > 0
+        });
+    });
+}
+
+#[test]
 fn options_out_of_their_range_are_refused() {
     let bad = [
         Host::builder().max_connections(0),

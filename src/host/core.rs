@@ -34,6 +34,7 @@ use crate::proto::ping;
 use crate::resources::Resources;
 use crate::resources::events::Event;
 use crate::resources::limits::Limit;
+use crate::resources::penalties::Fault;
 
 pub(crate) struct Core {
     pub(crate) identity: Arc<Identity>,
@@ -428,6 +429,9 @@ impl Owner for Core {
         if why.code() == ErrorCode::ConnectionReset {
             self.counters.links_lost.fetch_add(1, Relaxed);
         }
+        if matches!(why.code(), ErrorCode::ProtocolViolation | ErrorCode::DecryptFailed) {
+            self.gate.blame(link.peer, link.remote, Fault::Broken, Instant::now());
+        }
         drop(self.passes.lock().remove(&link.id));
         let (connection, peer) = (link.id, link.peer);
         self.resources.feed.tell(|| Event::ConnectionClosed { connection, peer, why: why.clone() });
@@ -472,20 +476,35 @@ impl Reception for Core {
     }
 
     fn arrived(&self, secured: Secured, pass: Pass) {
-        let peer = secured.upgraded.peer;
+        let (peer, now) = (secured.upgraded.peer, Instant::now());
+        let from = secured.socket.peer_addr();
+        let blame = || {
+            if let Ok(from) = from {
+                self.gate.blame(peer, from, Fault::Refused, now);
+            }
+        };
+        if self.gate.is_banned(&peer, now) {
+            return;
+        }
         if !self.gate.allows(&peer) {
             self.counters.gate_refused.fetch_add(1, Relaxed);
             log::debug!(peer:% = peer; "refused: not allowed here");
-            return;
+            return blame();
         }
         match self.new_link(secured, pass) {
             Ok(_) => drop(self.counters.accepted.fetch_add(1, Relaxed)),
-            Err(e) => log::debug!(peer:% = peer; "an inbound connection was dropped: {e}"),
+            Err(e) => {
+                log::debug!(peer:% = peer; "an inbound connection was dropped: {e}");
+                if e.code() == ErrorCode::TooManyConnections {
+                    blame();
+                }
+            }
         }
     }
 
     fn failed(&self, from: SocketAddr, why: &Error) {
         self.counters.handshakes_failed.fetch_add(1, Relaxed);
+        self.gate.blame_address(from, Fault::Refused, Instant::now());
         log::debug!(from:% = from; "an inbound handshake failed: {why}");
     }
 }

@@ -135,6 +135,8 @@ fn default(limit: Limit) -> u64 {
         Limit::ConnectionsPerIpv4 => 64,
         Limit::ConnectionRate => 10,
         Limit::Handshakes | Limit::AcceptQueue => 256,
+        // How many may wait does not matter: they cost nothing.
+        Limit::Penalties => 0,
         Limit::HandshakesPerAddress => 16,
         Limit::Streams => 1024,
         Limit::Negotiating => 128,

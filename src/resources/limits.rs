@@ -74,6 +74,9 @@ limits! {
     /// The same of one connection,
     /// [`memory_per_connection`](crate::HostBuilder::memory_per_connection).
     ReceiveMemoryPerConnection = "receive memory per connection";
+    /// Peers and addresses that broke the rules, or were refused over and over, and
+    /// wait: 1 s at first, twice as long each time, 10 min at most.
+    Penalties = "penalties";
     /// Pings of one connection: 100 a second, 1,000 at once, 32 that wait for an answer.
     Pings = "pings per connection";
     /// Frames of one connection that carry nothing: 1,000 a second, 10,000 at once.

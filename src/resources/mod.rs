@@ -6,6 +6,7 @@ pub(crate) mod buffers;
 pub(crate) mod events;
 pub(crate) mod limits;
 pub(crate) mod machine;
+pub(crate) mod penalties;
 pub(crate) mod rate;
 
 use std::sync::{Arc, OnceLock};

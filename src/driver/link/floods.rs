@@ -5,8 +5,12 @@
 
 use std::time::{Duration, Instant};
 
+use super::Link;
+use crate::driver::stream::Stream;
 use crate::error::{Error, ErrorCode, Result};
+use crate::proto::yamux::{Control, StreamId};
 use crate::resources::Resources;
+use crate::resources::events::Event;
 use crate::resources::limits::Limit;
 use crate::resources::rate::{Bucket, Rate};
 
@@ -50,6 +54,41 @@ impl Floods {
         resources.reject(limit);
         let what = format!("the peer floods this connection: too many {limit}");
         Err(Error::new(ErrorCode::ProtocolViolation, what))
+    }
+}
+
+impl Link {
+    /// The peer did so much of what does nothing.
+    pub(super) fn flood(&self, limit: Limit, n: u64) -> Result<()> {
+        self.floods.note(limit, n, &self.resources)
+    }
+
+    /// Whether something new may be taken on.
+    pub(super) fn has_memory(&self) -> bool {
+        let full = self.budget.is_full();
+        if full && self.budget.used() >= self.budget.limit() {
+            self.resources.reject(Limit::ReceiveMemoryPerConnection);
+        } else if full {
+            self.resources.reject(Limit::ReceiveMemory);
+        }
+        !full
+    }
+
+    pub(super) fn tell_refused(&self, stream: StreamId) {
+        let (connection, peer) = (self.id, self.peer);
+        self.resources.feed.tell(|| Event::StreamRefused { connection, peer, stream });
+    }
+
+    pub(super) fn tell_reset(&self, stream: &Stream, by_peer: bool) {
+        let (connection, peer, stream) = (self.id, self.peer, stream.id);
+        self.resources.feed.tell(|| Event::StreamReset { connection, peer, stream, by_peer });
+    }
+
+    pub(super) fn answer_ping(&self, value: u32) -> Result<()> {
+        self.flood(Limit::Pings, 1)?;
+        // Too many wait already: the peer does not read them.
+        let told = |_: &Error| self.resources.reject(Limit::Pings);
+        self.push(Control::Pong(value)).inspect_err(told)
     }
 }
 

@@ -13,7 +13,6 @@ use crate::proto::multistream;
 use crate::proto::yamux::{Body, Control, Event, Flow, StreamId};
 use crate::resources::budget::Pressure;
 use crate::resources::buffers::{self, Buffer};
-use crate::resources::events::Event as Told;
 use crate::resources::limits::Limit;
 
 impl Link {
@@ -147,11 +146,6 @@ impl Link {
             0 => Ok(()),
             n => self.flood(Limit::EmptyFrames, n),
         }
-    }
-
-    /// The peer did so much of what does nothing.
-    pub(super) fn flood(&self, limit: Limit, n: u64) -> Result<()> {
-        self.floods.note(limit, n, &self.resources)
     }
 
     fn process_all(self: &Arc<Link>, inbound: &mut Inbound, direct: &mut Direct<'_>) -> Result<()> {
@@ -365,27 +359,6 @@ impl Link {
         }
     }
 
-    /// Whether something new may be taken on.
-    fn has_memory(&self) -> bool {
-        let full = self.budget.is_full();
-        if full && self.budget.used() >= self.budget.limit() {
-            self.resources.reject(Limit::ReceiveMemoryPerConnection);
-        } else if full {
-            self.resources.reject(Limit::ReceiveMemory);
-        }
-        !full
-    }
-
-    fn tell_refused(&self, stream: StreamId) {
-        let (connection, peer) = (self.id, self.peer);
-        self.resources.feed.tell(|| Told::StreamRefused { connection, peer, stream });
-    }
-
-    pub(super) fn tell_reset(&self, stream: &Stream, by_peer: bool) {
-        let (connection, peer, stream) = (self.id, self.peer, stream.id);
-        self.resources.feed.tell(|| Told::StreamReset { connection, peer, stream, by_peer });
-    }
-
     /// Nobody takes the stream.
     fn refuse(&self, state: &mut State, stream: &Stream) -> Result<()> {
         state.user = User::Gone(Instant::now());
@@ -467,13 +440,6 @@ impl Link {
         if !stream.acked.swap(true, Relaxed) {
             self.make_room();
         }
-    }
-
-    fn answer_ping(&self, value: u32) -> Result<()> {
-        self.flood(Limit::Pings, 1)?;
-        // Too many wait already: the peer does not read them.
-        let told = |_: &Error| self.resources.reject(Limit::Pings);
-        self.push(Control::Pong(value)).inspect_err(told)
     }
 
     fn on_pong(&self, value: u32) {

@@ -8,11 +8,12 @@ pub mod message;
 mod net;
 mod proto;
 mod resources;
+mod stall;
 mod varint;
 
 pub use driver::Priority;
 pub use error::{Error, ErrorCode, Result, Severity};
-pub use host::{Host, HostBuilder, HostStats};
+pub use host::{Host, HostBuilder, HostStats, PeerInfo};
 pub use libp2p_core::{Multiaddr, PeerId};
 pub use libp2p_identity::Keypair;
 pub use message::{
@@ -24,3 +25,8 @@ pub use proto::noise::Cipher;
 pub use resources::budget::Pressure;
 pub use resources::events::{Event, Events};
 pub use resources::limits::{Limit, LimitStats};
+
+/// The README's program, compiled and run as a test of the documentation.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -218,3 +218,19 @@ fn assert_echoes(writer: &mut Conn, reader: &mut Conn, data: &[u8]) {
     reader.read_exact(&mut back).expect("read");
     assert!(back == data);
 }
+
+#[test]
+fn identify_tells_who_a_peer_is_and_what_it_serves() {
+    within(30, || {
+        let pair = Pair::new();
+        let (_near, _far) = pair.connect();
+        let info = pair.client.identify(&pair.server.peer_id()).expect("an answer");
+        assert!(info.agent_version.starts_with("pointsub/"), "{}", info.agent_version);
+        assert!(info.protocols.iter().any(|p| p == PROTOCOL), "{:?}", info.protocols);
+        assert_eq!(info.listen_addrs, pair.server.listen_addrs());
+        assert!(info.observed_addr.is_some());
+        // The dialling host listens nowhere; it is asked over the same connection.
+        let info = pair.server.identify(&pair.client.peer_id()).expect("an answer");
+        assert!(info.listen_addrs.is_empty());
+    });
+}

@@ -417,10 +417,6 @@ impl State {
         }
     }
 
-    pub(super) fn is_gone(&self) -> bool {
-        matches!(self.user, User::Gone(_))
-    }
-
     /// Neither side will say anything more: the link may forget it.
     pub(super) fn is_over(&self) -> bool {
         self.closed && self.end.is_some() && !matches!(self.user, User::Conn)

@@ -273,6 +273,7 @@ impl Core {
         let id = self.next_link.fetch_add(1, Relaxed);
         let owner: Weak<dyn Owner> = self.me.clone();
         let Secured { socket, upgraded, input, rtt } = secured;
+        let pointsub = upgraded.peer_capabilities.is_some();
         let link = Link::new(id, socket, upgraded, input, rtt, self.reactor.clone(), owner)?;
         {
             let mut peers = self.peers.lock();
@@ -295,8 +296,8 @@ impl Core {
             link.die(e.clone());
             return Err(e);
         }
-        log::debug!(link = id, peer:% = link.peer, remote:% = link.remote, dialled = link.dialled;
-            "connected");
+        log::debug!(link = id, peer:% = link.peer, remote:% = link.remote, dialled = link.dialled,
+            pointsub; "connected");
         let (connection, peer, dialled) = (id, link.peer, link.dialled);
         self.resources.feed.tell(|| Event::ConnectionOpened { connection, peer, dialled });
         Ok(link)
@@ -400,7 +401,7 @@ impl Owner for Core {
 
     fn offer(&self, link: &Arc<Link>, stream: &Arc<Stream>, protocol: &str) -> Offer {
         if protocol == ping::PROTOCOL {
-            return Offer::Service(Box::<services::Ping>::default());
+            return Offer::Service(Box::new(services::Ping::new()));
         }
         if protocol == identify::PROTOCOL {
             return Offer::Service(Box::new(services::Introduction(self.introduction(link))));

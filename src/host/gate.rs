@@ -14,7 +14,7 @@ use crate::resources::addresses::{Addresses, Net};
 use crate::resources::events::Event;
 use crate::resources::limits::{Limit, Permit};
 use crate::resources::penalties::{Fault, Penalties};
-use crate::resources::rate::Rate;
+use crate::resources::quota::Rate;
 
 /// Says which peers may come in.
 pub(crate) type Allow = Box<dyn Fn(&PeerId) -> bool + Send + Sync>;

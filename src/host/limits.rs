@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::HostBuilder;
 use crate::error::{Error, ErrorCode, Result};
 use crate::resources::limits::Limit;
-use crate::resources::rate::Rate;
+use crate::resources::quota::Rate;
 
 /// What differs from the defaults.
 #[derive(Clone, Debug, Default)]

@@ -1,6 +1,7 @@
 //! Floor 4: one identity, its sockets and its event loop.
 
 pub(crate) mod addrs;
+mod ask;
 pub(crate) mod backlog;
 mod builder;
 pub(crate) mod core;
@@ -22,11 +23,12 @@ use libp2p_core::multiaddr::Protocol;
 use libp2p_identity::PeerId;
 
 use self::core::Core;
-use crate::driver::{Link, Negotiated, Patience, Stream};
+use crate::driver::{Link, Negotiated, Stream};
 use crate::error::{Error, ErrorCode, Result};
-use crate::proto::ping;
+use crate::proto::{identify, ping};
 use crate::resources::events::{Event, Events};
 
+pub use ask::PeerInfo;
 pub use builder::HostBuilder;
 pub use stats::HostStats;
 
@@ -142,11 +144,33 @@ impl Host {
     ///
     /// See the [specification](https://github.com/libp2p/specs/blob/master/ping/ping.md).
     pub fn ping(&self, peer: &PeerId) -> io::Result<Duration> {
+        self.ask(peer, ping::PROTOCOL, ask::ping)
+    }
+
+    /// What `peer` says about itself (`/ipfs/id/1.0.0`), asked over the connection that
+    /// there is or a new one.
+    ///
+    /// # Errors
+    ///
+    /// As [`ping`](Host::ping), and `InvalidData` if the answer is damaged or names
+    /// another key than the peer's.
+    ///
+    /// See the [specification](https://github.com/libp2p/specs/blob/master/identify/README.md).
+    pub fn identify(&self, peer: &PeerId) -> io::Result<PeerInfo> {
+        self.ask(peer, identify::PROTOCOL, ask::identify)
+    }
+
+    fn ask<T>(
+        &self,
+        peer: &PeerId,
+        protocol: &str,
+        question: fn(&Arc<Link>, &Arc<Stream>, Instant) -> Result<T>,
+    ) -> io::Result<T> {
         let deadline = Instant::now() + self.core().limits.link.negotiation;
-        let (link, stream) = self.handle.open(*peer, &[], ping::PROTOCOL, Some(deadline))?;
-        let result = exchange_ping(&link, &stream, deadline);
+        let (link, stream) = self.handle.open(*peer, &[], protocol, Some(deadline))?;
+        let answer = question(&link, &stream, deadline);
         link.release(&stream);
-        Ok(result?)
+        Ok(answer?)
     }
 
     /// Closes every connection to `peer`; conns on them end.
@@ -228,32 +252,4 @@ impl Handle {
             }
         }
     }
-}
-
-fn exchange_ping(link: &Arc<Link>, stream: &Arc<Stream>, deadline: Instant) -> Result<Duration> {
-    let patience = Patience::Until(deadline);
-    let mut payload = [0; ping::SIZE];
-    aws_lc_rs::rand::fill(&mut payload)
-        .map_err(|_| Error::new(ErrorCode::Io, "the system has no random numbers"))?;
-    let mut out = Vec::new();
-    let mut requester = ping::Requester::new(payload, &mut out);
-    let start = Instant::now();
-    let mut sent = 0;
-    while sent < out.len() {
-        sent += within(link.write(stream, &[io::IoSlice::new(&out[sent..])], patience)?)?;
-    }
-    let mut buf = [0; ping::SIZE];
-    loop {
-        let n = within(link.read(stream, &mut [io::IoSliceMut::new(&mut buf)], patience)?)?;
-        if n == 0 {
-            return Err(Error::new(ErrorCode::UnexpectedEnd, "the peer did not answer the ping"));
-        }
-        if requester.read(&buf[..n])?.1 {
-            return Ok(start.elapsed());
-        }
-    }
-}
-
-fn within<T>(result: Option<T>) -> Result<T> {
-    result.ok_or_else(|| Error::new(ErrorCode::Timeout, "the ping was not answered in time"))
 }

@@ -9,8 +9,13 @@ use crate::proto::{identify, ping};
 pub(crate) const NAMES: [&str; 2] = [ping::PROTOCOL, identify::PROTOCOL];
 
 /// Echoes what comes, 32 bytes at a time.
-#[derive(Default)]
 pub(crate) struct Ping(ping::Responder);
+
+impl Ping {
+    pub(crate) fn new() -> Ping {
+        Ping(ping::Responder::new())
+    }
+}
 
 impl Service for Ping {
     fn data(&mut self, mut bytes: &[u8]) -> Result<Answer> {

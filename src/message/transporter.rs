@@ -1,27 +1,50 @@
-//! The same with options and state.
+//! Messages over one conn, with options and state.
 
+use std::fmt;
 use std::io::{IoSlice, Read, Write};
+use std::sync::Arc;
 
-use crate::error::{Error, ErrorCode, Result};
-use crate::message::DEFAULT_MAX;
-use crate::message::frame::{Incoming, Options, Outgoing};
-use crate::message::parts::Parts;
-use crate::message::strategy::SizeClass;
+use crate::error::{Error, Result};
+use crate::message::builder::MessageTransporterBuilder;
+use crate::message::halves::{MessageReceiver, MessageSender};
+use crate::message::observer::MessageStats;
+use crate::message::predictor::Predictor;
+use crate::message::receiver::Receiver;
+use crate::message::sender::Sender;
+use crate::message::timeout::Knobs;
 
-/// Sends and receives messages over `C`, with options, and goes on after a timeout.
+/// Sends and receives messages over `C`, with options, and goes on after a
+/// timeout where it was.
+///
+/// It speaks the same frames as [`send_message`](crate::send_message) and its
+/// likes; both can be used in turn at either end, between messages.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::os::unix::net::UnixStream;
+/// use pointsub::MessageTransporter;
+///
+/// let (here, there) = UnixStream::pair()?;
+/// let mut here = MessageTransporter::new(here);
+/// let mut there = MessageTransporter::builder(there).max_message_size(1 << 20).build();
+///
+/// here.send(b"a question")?;
+/// assert_eq!(there.receive()?, b"a question");
+/// there.send_stream(&mut &b"an answer of unknown length"[..])?;
+/// let mut answer = Vec::new();
+/// here.receive_stream(&mut answer)?;
+/// assert_eq!(answer, b"an answer of unknown length");
+/// here.close()?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Dropped, it drops its conn; what had been sent halfway stays so.
 pub struct MessageTransporter<C> {
     conn: C,
-    incoming: Incoming,
-    outgoing: Outgoing,
-    options: Options,
-    max_message_size: usize,
-}
-
-/// Makes a [`MessageTransporter`].
-pub struct MessageTransporterBuilder<C> {
-    conn: C,
-    options: Options,
-    max_message_size: usize,
+    knobs: Option<Arc<dyn Knobs<C>>>,
+    sender: Sender,
+    receiver: Receiver,
 }
 
 impl<C> MessageTransporter<C> {
@@ -32,11 +55,16 @@ impl<C> MessageTransporter<C> {
 
     /// A transporter with options.
     pub fn builder(conn: C) -> MessageTransporterBuilder<C> {
-        MessageTransporterBuilder {
-            conn,
-            options: Options::default(),
-            max_message_size: DEFAULT_MAX,
-        }
+        MessageTransporterBuilder::new(conn)
+    }
+
+    pub(crate) fn from_parts(
+        conn: C,
+        knobs: Option<Arc<dyn Knobs<C>>>,
+        sender: Sender,
+        receiver: Receiver,
+    ) -> MessageTransporter<C> {
+        MessageTransporter { conn, knobs, sender, receiver }
     }
 
     /// The conn underneath.
@@ -44,54 +72,53 @@ impl<C> MessageTransporter<C> {
         &self.conn
     }
 
-    /// The conn underneath, given back.
+    /// The conn underneath. Between messages it may be used as it is.
+    pub fn get_mut(&mut self) -> &mut C {
+        &mut self.conn
+    }
+
+    /// The conn underneath, given back. Of a message that was sent or received
+    /// in part the rest is lost.
     pub fn into_inner(self) -> C {
         self.conn
     }
-}
 
-impl<C: Read> MessageTransporter<C> {
-    /// Receives a message, or a stream.
-    ///
-    /// # Errors
-    ///
-    /// As [`receive_message`](crate::receive_message); after a timeout inside a
-    /// message, and after `MessageTooLarge` and `Aborted`, the next call goes on.
-    pub fn receive(&mut self) -> Result<Vec<u8>> {
-        let mut message = Vec::new();
-        self.receive_into(&mut message)?;
-        Ok(message)
+    /// What was sent and received so far.
+    pub fn stats(&self) -> MessageStats {
+        MessageStats {
+            sent: self.sender.stats,
+            received: self.receiver.stats,
+            stalls: [self.receiver.stalls, self.sender.stalls],
+        }
     }
 
-    /// Receives a message into `message`, which it replaces; its storage is used.
-    ///
-    /// # Errors
-    ///
-    /// As [`receive`](MessageTransporter::receive).
-    pub fn receive_into(&mut self, message: &mut Vec<u8>) -> Result<()> {
-        self.incoming
-            .receive(&mut self.conn, message, self.max_message_size as u64)
-            .map_err(|e| e.at("MessageTransporter::receive"))
+    /// What is known of the streams that were sent: their class, how fast
+    /// each class is, and how they moved between them.
+    pub fn predictor(&self) -> &Predictor {
+        self.sender.predictor()
     }
 
-    /// Receives a stream, or a message, into `writer`; the number of bytes.
-    ///
-    /// # Errors
-    ///
-    /// As [`receive_stream`](crate::receive_stream).
-    pub fn receive_stream<W: Write + ?Sized>(&mut self, writer: &mut W) -> Result<u64> {
-        self.incoming
-            .receive_stream(&mut self.conn, &mut &mut *writer)
-            .map_err(|e| e.at("MessageTransporter::receive_stream"))
+    /// Two halves for two threads, that send and receive at the same time.
+    pub fn split(self) -> (MessageSender<C>, MessageReceiver<C>)
+    where
+        for<'c> &'c C: Read + Write,
+    {
+        let conn = Arc::new(self.conn);
+        let sender = MessageSender::new(Arc::clone(&conn), self.knobs.clone(), self.sender);
+        (sender, MessageReceiver::new(conn, self.knobs, self.receiver))
     }
 }
 
 impl<C: Write> MessageTransporter<C> {
-    /// Sends a message.
+    /// Sends a message of any size and flushes the conn.
     ///
     /// # Errors
     ///
-    /// Those of the conn.
+    /// Those of the conn. After a timeout in the middle of a message the next
+    /// send writes the rest of its frame first; if more frames were to follow,
+    /// the receiver is told that the message is
+    /// [`Aborted`](crate::ErrorCode::Aborted). So a message whose send timed
+    /// out arrives whole or not at all.
     pub fn send(&mut self, data: &[u8]) -> Result<()> {
         self.send_vectored(&[IoSlice::new(data)])
     }
@@ -102,25 +129,31 @@ impl<C: Write> MessageTransporter<C> {
     ///
     /// As [`send`](MessageTransporter::send).
     pub fn send_vectored(&mut self, parts: &[IoSlice<'_>]) -> Result<()> {
-        let Some(parts) = Parts::new(parts) else {
-            return Err(Error::new(ErrorCode::InvalidInput, "the parts are too long together"));
-        };
-        let strategy = SizeClass::of(parts.len() as u64).strategy();
-        self.outgoing
-            .send(&mut self.conn, parts, &strategy, self.options)
-            .map_err(|e| e.at("MessageTransporter::send"))
+        let outcome = self.sender.send(&mut self.conn, self.knobs.as_deref(), parts);
+        outcome.map_err(at("MessageTransporter::send"))
     }
 
-    /// Sends all that `reader` gives until its end; the number of bytes.
+    /// Sends messages one behind the other, the short ones in as few writes as
+    /// possible. They arrive one by one.
     ///
     /// # Errors
     ///
-    /// As [`send_stream`](crate::send_stream).
+    /// As [`send`](MessageTransporter::send); some of them may have been sent.
+    pub fn send_batch<M: AsRef<[u8]>>(&mut self, messages: &[M]) -> Result<()> {
+        let outcome = self.sender.send_batch(&mut self.conn, self.knobs.as_deref(), messages);
+        outcome.map_err(at("MessageTransporter::send_batch"))
+    }
+
+    /// Sends all that `reader` gives until its end; the number of bytes. What
+    /// a read gives is sent at once.
+    ///
+    /// # Errors
+    ///
+    /// Those of the conn, and those of `reader`: the receiver is told, and the
+    /// next message can be sent.
     pub fn send_stream<R: Read + ?Sized>(&mut self, reader: &mut R) -> Result<u64> {
-        let mut chunk = |_| SizeClass::Medium.strategy().chunk;
-        self.outgoing
-            .send_stream(&mut self.conn, reader, &mut chunk, self.options)
-            .map_err(|e| e.at("MessageTransporter::send_stream"))
+        let outcome = self.sender.send_stream(&mut self.conn, self.knobs.as_deref(), reader);
+        outcome.map_err(at("MessageTransporter::send_stream"))
     }
 
     /// Writes what a send that timed out had left, and tells the receiver if
@@ -130,44 +163,69 @@ impl<C: Write> MessageTransporter<C> {
     ///
     /// Those of the conn; after a timeout, call it again.
     pub fn settle(&mut self) -> Result<()> {
-        self.outgoing.settle(&mut self.conn)
+        let outcome = self.sender.settle(&mut self.conn, self.knobs.as_deref());
+        outcome.map_err(at("MessageTransporter::settle"))
     }
 
-    /// Puts the frames in order if a send had failed halfway, flushes, and
-    /// drops the conn.
+    /// [Settles](MessageTransporter::settle), flushes and drops the conn.
     ///
     /// # Errors
     ///
-    /// Those of the conn.
+    /// Those of the conn, which is dropped all the same.
     pub fn close(mut self) -> Result<()> {
-        self.outgoing.settle(&mut self.conn)?;
-        Ok(self.conn.flush()?)
+        let outcome = self.sender.close(&mut self.conn, self.knobs.as_deref());
+        outcome.map_err(at("MessageTransporter::close"))
     }
 }
 
-impl<C> MessageTransporterBuilder<C> {
-    /// The largest message that is received. Default: 1 GiB.
-    #[must_use]
-    pub fn max_message_size(mut self, bytes: usize) -> Self {
-        self.max_message_size = bytes;
-        self
+impl<C: Read> MessageTransporter<C> {
+    /// Receives a message, or a stream, of at most `max_message_size`.
+    ///
+    /// # Errors
+    ///
+    /// As [`receive_message`](crate::receive_message). After a timeout inside
+    /// a message the next call goes on; after
+    /// [`MessageTooLarge`](crate::ErrorCode::MessageTooLarge) and
+    /// [`Aborted`](crate::ErrorCode::Aborted) it receives the next message.
+    /// After a damaged frame every call gives the same error.
+    pub fn receive(&mut self) -> Result<Vec<u8>> {
+        let mut message = Vec::new();
+        self.receive_into(&mut message)?;
+        Ok(message)
     }
 
-    /// Whether frames carry checksums. Default: yes.
-    #[must_use]
-    pub fn checksum(mut self, on: bool) -> Self {
-        self.options.bare = !on;
-        self
+    /// Receives a message into `message`, which it replaces; its storage is used.
+    ///
+    /// # Errors
+    ///
+    /// As [`receive`](MessageTransporter::receive); `message` is empty then.
+    pub fn receive_into(&mut self, message: &mut Vec<u8>) -> Result<()> {
+        let outcome = self.receiver.receive(&mut self.conn, self.knobs.as_deref(), message);
+        outcome.map_err(at("MessageTransporter::receive"))
     }
 
-    /// The transporter.
-    pub fn build(self) -> MessageTransporter<C> {
-        MessageTransporter {
-            conn: self.conn,
-            incoming: Incoming::default(),
-            outgoing: Outgoing::default(),
-            options: self.options,
-            max_message_size: self.max_message_size,
-        }
+    /// Receives a stream, or a message, of any size into `writer`; its size.
+    /// Each part is written once its checksum has been verified.
+    ///
+    /// # Errors
+    ///
+    /// As [`receive`](MessageTransporter::receive), and those of `writer`: the
+    /// next call skips the rest of the stream. After a timeout call it again
+    /// with the same writer; it gives the size of the whole stream.
+    pub fn receive_stream<W: Write + ?Sized>(&mut self, writer: &mut W) -> Result<u64> {
+        let mut writer = writer;
+        let outcome =
+            self.receiver.receive_stream(&mut self.conn, self.knobs.as_deref(), &mut writer);
+        outcome.map_err(at("MessageTransporter::receive_stream"))
     }
+}
+
+impl<C: fmt::Debug> fmt::Debug for MessageTransporter<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MessageTransporter").field("conn", &self.conn).finish_non_exhaustive()
+    }
+}
+
+pub(crate) fn at(place: &'static str) -> impl Fn(Error) -> Error {
+    move |e| e.at(place)
 }

@@ -14,6 +14,7 @@ use super::{ConnStats, ToPeerAddrs};
 use crate::driver::{Link, Patience, Priority, Stream};
 use crate::error::{Error, ErrorCode};
 use crate::host::{Handle, Host, addrs};
+use crate::stall::{Direction, Network, StallLimit};
 
 /// A stream to a peer, for one protocol: what [`TcpStream`](std::net::TcpStream) is,
 /// between two keys instead of two addresses.
@@ -405,6 +406,26 @@ impl Shared {
         }
         Error::new(ErrorCode::Timeout, format!("the {what} timed out; the conn stays usable"))
             .into()
+    }
+}
+
+impl StallLimit for Conn {
+    fn stall_limit(&self, direction: Direction) -> io::Result<Option<Duration>> {
+        match direction {
+            Direction::Read => self.read_timeout(),
+            Direction::Write => self.write_timeout(),
+        }
+    }
+
+    fn set_stall_limit(&self, direction: Direction, limit: Option<Duration>) -> io::Result<()> {
+        match direction {
+            Direction::Read => self.set_read_timeout(limit),
+            Direction::Write => self.set_write_timeout(limit),
+        }
+    }
+
+    fn network(&self) -> Network {
+        Network { round_trip: self.shared.link.rtt(), pressure: None }
     }
 }
 

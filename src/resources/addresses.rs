@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use super::Resources;
 use super::limits::Limit;
-use super::rate::{Bucket, Rate};
+use super::quota::{Bucket, Rate};
 
 /// What is counted as one address: an IPv4 address, or an IPv6 /56, of which one
 /// customer usually has the whole.

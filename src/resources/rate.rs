@@ -1,96 +1,97 @@
-//! How often something may happen: so many times a second, and so many at once.
+//! How fast a sender may send: token buckets.
 
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use governor::clock::Clock;
 use governor::middleware::NoOpMiddleware;
-use governor::nanos::Nanos;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 
-/// A token bucket that is told the time.
+use crate::error::{Error, ErrorCode, Result};
+
+/// A bucket that fills at a rate; at most a tenth of a second's worth waits in it.
 pub(crate) struct Bucket {
-    limiter: RateLimiter<NotKeyed, InMemoryState, Hands, NoOpMiddleware<Nanos>>,
-    start: Instant,
-}
-
-/// `burst` at once, and the same again in `refill`.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Rate {
-    pub(crate) burst: NonZeroU32,
-    pub(crate) refill: Duration,
-}
-
-impl Rate {
-    /// Zero counts as one.
-    pub(crate) fn new(burst: u32, refill: Duration) -> Rate {
-        Rate { burst: NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN), refill }
-    }
+    limiter: RateLimiter<NotKeyed, InMemoryState, Monotonic, NoOpMiddleware<Duration>>,
+    clock: Monotonic,
+    /// What one token stands for: above a million a second it is more than one.
+    unit: u64,
+    burst: NonZeroU32,
+    /// Less than a token.
+    owed: u64,
 }
 
 impl Bucket {
-    /// A full one.
-    pub(crate) fn new(rate: Rate, now: Instant) -> Bucket {
-        let each = (rate.refill / rate.burst.get()).max(Duration::from_nanos(1));
-        let quota = Quota::with_period(each).expect("the period is not zero");
-        let quota = quota.allow_burst(rate.burst);
-        Bucket { limiter: RateLimiter::direct_with_clock(quota, Hands::default()), start: now }
+    /// `per_second` must not be zero.
+    pub(crate) fn new(per_second: u64) -> Result<Bucket> {
+        let zero = || Error::new(ErrorCode::InvalidInput, "a rate of zero");
+        let unit = per_second.div_ceil(FINEST).max(1);
+        let tokens = NonZeroU32::new((per_second / unit) as u32).ok_or_else(zero)?;
+        let burst = tokens.get() / BURSTS_PER_SECOND;
+        let burst = NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN);
+        let clock = Monotonic(Instant::now());
+        let quota = Quota::per_second(tokens).allow_burst(burst);
+        let limiter = RateLimiter::direct_with_clock(quota, clock.clone());
+        Ok(Bucket { limiter, clock, unit, burst, owed: 0 })
     }
 
-    /// Takes one; `false`: there is none.
-    pub(crate) fn take(&self, now: Instant) -> bool {
-        self.limiter.clock().set(now.saturating_duration_since(self.start));
-        self.limiter.check().is_ok()
+    /// How much can be taken at once without a wait, if all of it is there.
+    pub(crate) fn burst(&self) -> u64 {
+        u64::from(self.burst.get()) * self.unit
     }
 
-    /// Takes several at once; `false`: there are not so many.
-    pub(crate) fn take_many(&self, n: u32, now: Instant) -> bool {
-        let Some(n) = NonZeroU32::new(n) else { return true };
-        self.limiter.clock().set(now.saturating_duration_since(self.start));
-        matches!(self.limiter.check_n(n), Ok(Ok(())))
-    }
-}
-
-/// A clock that is set, so that time stays an argument.
-#[derive(Default)]
-struct Hands(AtomicU64);
-
-impl Hands {
-    fn set(&self, since_start: Duration) {
-        self.0.store(u64::try_from(since_start.as_nanos()).unwrap_or(u64::MAX / 2), Relaxed);
-    }
-}
-
-impl Clone for Hands {
-    fn clone(&self) -> Hands {
-        Hands(AtomicU64::new(self.0.load(Relaxed)))
+    /// Waits until `n` may go.
+    pub(crate) fn take(&mut self, n: u64) {
+        self.owed = self.owed.saturating_add(n);
+        while self.owed >= self.unit {
+            let piece = (self.owed / self.unit).min(u64::from(self.burst.get()));
+            let tokens = NonZeroU32::new(piece as u32).unwrap_or(NonZeroU32::MIN);
+            match self.limiter.check_n(tokens) {
+                Ok(Ok(())) => self.owed -= piece * self.unit,
+                Ok(Err(not_yet)) => thread::sleep(not_yet.wait_time_from(self.clock.now())),
+                Err(_) => unreachable!("a piece is not above the burst"),
+            }
+        }
     }
 }
 
-impl Clock for Hands {
-    type Instant = Nanos;
+/// The clock of the process, for a limiter built without one.
+#[derive(Clone)]
+struct Monotonic(Instant);
 
-    fn now(&self) -> Nanos {
-        self.0.load(Relaxed).into()
+impl Clock for Monotonic {
+    type Instant = Duration;
+
+    fn now(&self) -> Duration {
+        self.0.elapsed()
     }
 }
+
+/// Tokens are counted in whole nanoseconds between them: at most so many a
+/// second keep the rate exact to a thousandth.
+const FINEST: u64 = 1_000_000;
+
+const BURSTS_PER_SECOND: u32 = 10;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_bucket_gives_its_burst_at_once_and_then_its_rate() {
-        let start = Instant::now();
-        let bucket = Bucket::new(Rate::new(64, Duration::from_millis(6400)), start);
-        assert_eq!((0..100).filter(|_| bucket.take(start)).count(), 64);
-        let later = start + Duration::from_secs(1);
-        assert_eq!((0..100).filter(|_| bucket.take(later)).count(), 10);
-        let much_later = start + Duration::from_secs(60);
-        assert!(!bucket.take_many(65, much_later));
-        assert!(bucket.take_many(64, much_later));
-        assert!(bucket.take_many(0, much_later) && !bucket.take(much_later));
+    fn a_rate_is_kept_over_all_orders_of_magnitude() {
+        for rate in [1_000, 1_000_000, 1_500_001, 300_000_000, 40_000_000_000] {
+            let mut bucket = Bucket::new(rate).unwrap();
+            let start = Instant::now();
+            // A full bucket and as much again as fills in 100 ms.
+            bucket.take(bucket.burst() + rate / 10);
+            let took = start.elapsed().as_secs_f64();
+            assert!(took > 0.09, "{rate} a second: {took}");
+        }
+    }
+
+    #[test]
+    fn a_rate_of_zero_is_refused() {
+        assert_eq!(Bucket::new(0).err().unwrap().code(), ErrorCode::InvalidInput);
     }
 }

@@ -36,16 +36,22 @@ pub(crate) const PHASES: [Phase; 5] = [
 
 impl Raw {
     pub(crate) fn dial(victim: SocketAddr, key: &Keypair) -> io::Result<Raw> {
-        let socket = connect(victim)?;
-        let mut noise = secure(&socket, key, Phase::AskedForYamux)?.expect("all phases");
+        let raw = Raw::quiet(victim, key)?;
         // The answers to the muxer's negotiation, and all that follows.
-        let mut drain = socket.try_clone()?;
-        let lines = [line("/multistream/1.0.0"), line("/yamux/1.0.0")].concat();
-        (&socket).write_all(&seal(&mut noise, &lines))?;
+        let mut drain = raw.socket.try_clone()?;
         std::thread::spawn(move || {
             let mut bytes = vec![0; 64 * 1024];
             while drain.read(&mut bytes).is_ok_and(|n| n > 0) {}
         });
+        Ok(raw)
+    }
+
+    /// Without the thread: what the victim says stays in the kernel.
+    pub(crate) fn quiet(victim: SocketAddr, key: &Keypair) -> io::Result<Raw> {
+        let socket = connect(victim)?;
+        let mut noise = secure(&socket, key, Phase::AskedForYamux)?.expect("all phases");
+        let lines = [line("/multistream/1.0.0"), line("/yamux/1.0.0")].concat();
+        (&socket).write_all(&seal(&mut noise, &lines))?;
         Ok(Raw { socket, noise, next: 1 })
     }
 

@@ -188,9 +188,8 @@ impl Link {
             if manner == Manner::Nonblocking && self.take(id, None).is_none() {
                 self.pump(None, false);
             }
-            match self.wait(&me, id, manner == Manner::Hasty) {
-                Some(false) => return self.hand_back(),
-                Some(true) | None => {}
+            if let Some(false) = self.wait(&me, id, manner == Manner::Hasty) {
+                return self.hand_back();
             }
             self.streams[id].state.lock().unwrap().readers.retain(|w| !Arc::ptr_eq(w, &me));
         }

@@ -12,7 +12,7 @@ use crate::proto::yamux::{Control, StreamId};
 use crate::resources::Resources;
 use crate::resources::events::Event;
 use crate::resources::limits::Limit;
-use crate::resources::rate::{Bucket, Rate};
+use crate::resources::quota::{Bucket, Rate};
 
 pub(super) struct Floods {
     resets: Bucket,

@@ -133,8 +133,8 @@ struct Notices {
     pings: u32,
     /// The highest ping that was answered.
     ponged: u32,
-    /// The peer said goodbye.
-    goodbye: bool,
+    /// The peer said goodbye, with this code.
+    goodbye: Option<u32>,
     /// We said it: the end of the peer's direction is what we wait for.
     parting: bool,
     /// The reactor closes the link for lack of use, since then.
@@ -233,7 +233,7 @@ impl Link {
                 sent: 0,
                 finished: false,
             }),
-            control: Mutex::default(),
+            control: Mutex::new(ControlQueue::new()),
             control_waits: AtomicBool::new(false),
             drive: Mutex::new(Drive::new()),
             spin: Spin::new(spin),

@@ -10,7 +10,7 @@ use crate::driver::stream::{Answer, Direct, Place, Priority, Ready, Service, Sta
 use crate::error::{Error, ErrorCode, Result};
 use crate::proto::buf::RecvBuf;
 use crate::proto::multistream;
-use crate::proto::yamux::{Body, Control, Event, Flow, StreamId};
+use crate::proto::yamux::{Body, Control, Event, Flow, MIN_RECV_BUF, StreamId};
 use crate::resources::budget::Pressure;
 use crate::resources::buffers::{self, Buffer};
 use crate::resources::limits::Limit;
@@ -92,7 +92,7 @@ impl Link {
 
     /// One read of the socket, of about as much as the reader wants.
     fn fill(&self, buf: &mut RecvBuf, wanted: usize) -> Result<Filled> {
-        if buf.capacity() < buffers::SMALL_BATCH {
+        if buf.capacity() < MIN_RECV_BUF {
             let size = if wanted > buffers::SMALL_BATCH {
                 buffers::LARGE_BATCH
             } else {
@@ -128,14 +128,20 @@ impl Link {
 
     fn eof(&self) -> Error {
         let notices = self.notices.lock();
-        let (code, what) = if notices.parting {
-            (ErrorCode::ConnectionAborted, "this host closed the connection")
-        } else if notices.goodbye {
-            (ErrorCode::ConnectionAborted, "the peer closed the connection")
-        } else {
-            (ErrorCode::ConnectionReset, "the connection was lost: it ended without a goodbye")
-        };
-        Error::new(code, what)
+        if notices.parting {
+            return Error::new(ErrorCode::ConnectionAborted, "this host closed the connection");
+        }
+        match notices.goodbye {
+            Some(0) => Error::new(ErrorCode::ConnectionAborted, "the peer closed the connection"),
+            Some(code) => {
+                let what = format!("the peer closed the connection for an error, code {code}");
+                Error::new(ErrorCode::ConnectionAborted, what)
+            }
+            None => {
+                let what = "the connection was lost: it ended without a goodbye";
+                Error::new(ErrorCode::ConnectionReset, what)
+            }
+        }
     }
 
     /// Every whole frame of the buffer.
@@ -182,11 +188,15 @@ impl Link {
                     self.on_fin(&mut state, stream)?;
                     state.is_over().then_some(stream.id)
                 }
-                Event::Reset { stream, .. } => {
+                Event::Reset { stream, code } => {
                     if !stream.accepted() {
                         self.flood(Limit::Resets, 1)?;
                     }
-                    let why = Error::new(ErrorCode::ConnectionReset, "the peer reset the stream");
+                    let what = match code {
+                        0 => "the peer reset the stream".to_string(),
+                        code => format!("the peer reset the stream, code {code}"),
+                    };
+                    let why = Error::new(ErrorCode::ConnectionReset, what);
                     let mut state = stream.state.lock();
                     // An answer that waits for credit would wait for ever.
                     self.control.lock().forget(stream.id);
@@ -210,8 +220,8 @@ impl Link {
                     self.on_pong(value);
                     None
                 }
-                Event::GoAway(_) => {
-                    self.on_goodbye();
+                Event::GoAway(code) => {
+                    self.on_goodbye(code);
                     None
                 }
             };
@@ -454,10 +464,10 @@ impl Link {
         }
     }
 
-    fn on_goodbye(&self) {
+    fn on_goodbye(&self, code: u32) {
         self.retire();
         let mut notices = self.notices.lock();
-        notices.goodbye = true;
+        notices.goodbye = Some(code);
         notices.waiters.wake();
     }
 }

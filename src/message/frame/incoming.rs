@@ -1,11 +1,13 @@
 //! The receiving end: where it stands in a frame and in a message.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
+use std::time::{Duration, Instant};
 
 use crc32fast::Hasher;
 
 use crate::error::{Error, ErrorCode, Result};
 use crate::message::compress;
+use crate::message::frame::Source;
 use crate::message::header::{Header, Kind, LONG, SHORT};
 use crate::resources::buffers::{self, Buffer};
 
@@ -44,10 +46,12 @@ struct Message {
     total: Option<u64>,
     /// Bytes of content that were checked and are in `payload`, or were written.
     received: u64,
-    /// Compressed chunks were thrown away unopened: `received` is too low.
+    /// The rest is thrown away, compressed or not: `received` is too low.
     uncounted: bool,
     /// Over all headers and payloads so far.
     crc: Hasher,
+    /// When its first header was complete.
+    begun: Instant,
     target: Target,
 }
 
@@ -56,6 +60,13 @@ enum Target {
     Buffer,
     Writer,
     Nowhere,
+}
+
+/// A message that is complete.
+pub(crate) struct Arrived {
+    pub(crate) bytes: u64,
+    pub(crate) stream: bool,
+    pub(crate) took: Duration,
 }
 
 /// Where this call wants the content.
@@ -67,12 +78,12 @@ enum Sink<'a> {
 
 impl Incoming {
     /// Receives a message or a stream into `into`, which it replaces.
-    pub(crate) fn receive<R: Read + ?Sized>(
+    pub(crate) fn receive<R: Source + ?Sized>(
         &mut self,
         from: &mut R,
         into: &mut Vec<u8>,
         limit: u64,
-    ) -> Result<()> {
+    ) -> Result<Arrived> {
         self.skip_rest(from)?;
         if self.target() == Some(Target::Writer) {
             return Err(Error::new(
@@ -92,20 +103,26 @@ impl Incoming {
         if outcome.is_err() {
             into.clear();
         }
-        outcome.map(drop)
+        outcome
     }
 
     /// Receives a message or a stream into `to`, each part once it is checked.
-    pub(crate) fn receive_stream<R: Read + ?Sized>(
+    pub(crate) fn receive_stream<R: Source + ?Sized>(
         &mut self,
         from: &mut R,
         to: &mut dyn Write,
-    ) -> Result<u64> {
+    ) -> Result<Arrived> {
         self.skip_rest(from)?;
         if self.target() == Some(Target::Buffer) {
             self.redirect(to)?;
         }
         self.run(from, &mut Sink::Writer(to))
+    }
+
+    /// How much memory it holds.
+    #[cfg(test)]
+    pub(crate) fn allocated(&self) -> usize {
+        self.payload.capacity() + self.scratch.len()
     }
 
     /// Whether nothing of the next message has been read.
@@ -125,7 +142,7 @@ impl Incoming {
     }
 
     /// Reads what is left of a message that nobody wants.
-    fn skip_rest<R: Read + ?Sized>(&mut self, from: &mut R) -> Result<()> {
+    fn skip_rest<R: Source + ?Sized>(&mut self, from: &mut R) -> Result<()> {
         if self.target() == Some(Target::Nowhere) {
             self.run(from, &mut Sink::Nowhere)?;
         }
@@ -166,15 +183,15 @@ impl Incoming {
         }
     }
 
-    /// Goes on until the message ends; its length.
-    fn run<R: Read + ?Sized>(&mut self, from: &mut R, sink: &mut Sink<'_>) -> Result<u64> {
+    /// Goes on until the message ends.
+    fn run<R: Source + ?Sized>(&mut self, from: &mut R, sink: &mut Sink<'_>) -> Result<Arrived> {
         if let Some(e) = &self.broken {
             return Err(e.clone());
         }
         loop {
             match self.step(from, sink) {
                 Ok(None) => {}
-                Ok(Some(total)) => return Ok(total),
+                Ok(Some(arrived)) => return Ok(arrived),
                 Err(e) => return Err(self.note(e)),
             }
         }
@@ -195,7 +212,11 @@ impl Incoming {
         e
     }
 
-    fn step<R: Read + ?Sized>(&mut self, from: &mut R, sink: &mut Sink<'_>) -> Result<Option<u64>> {
+    fn step<R: Source + ?Sized>(
+        &mut self,
+        from: &mut R,
+        sink: &mut Sink<'_>,
+    ) -> Result<Option<Arrived>> {
         if self.frame.is_none() {
             let header = self.read_header(from)?;
             self.begin(header)?;
@@ -209,11 +230,14 @@ impl Incoming {
         self.finish(sink)
     }
 
-    fn read_header<R: Read + ?Sized>(&mut self, from: &mut R) -> Result<Header> {
+    fn read_header<R: Source + ?Sized>(&mut self, from: &mut R) -> Result<Header> {
         let mut need = SHORT;
         loop {
             while self.head_len < need {
-                match from.read(&mut self.head[self.head_len..need]) {
+                let begun = self.head_len > 0;
+                let buffer = &mut self.head[self.head_len..need];
+                let outcome = if begun { from.read_inside(0, buffer) } else { from.read(buffer) };
+                match outcome {
                     Ok(0) => return Err(self.ended()),
                     Ok(n) => self.head_len += n,
                     Err(e) => self.interrupted(e)?,
@@ -248,6 +272,7 @@ impl Incoming {
                 received: 0,
                 uncounted: false,
                 crc: Hasher::new(),
+                begun: Instant::now(),
                 target: Target::Buffer,
             });
             self.payload.clear();
@@ -319,6 +344,7 @@ impl Incoming {
         match &mut self.message {
             Some(message) if message.chunked || self.frame.is_some() => {
                 message.target = Target::Nowhere;
+                message.uncounted = true;
             }
             _ => self.message = None,
         }
@@ -333,7 +359,7 @@ impl Incoming {
 
     /// Reads payload and trailer to where they are wanted, without waiting for
     /// more; four bytes more of the same message are taken if they are there.
-    fn read_payload<R: Read + ?Sized>(&mut self, from: &mut R) -> Result<()> {
+    fn read_payload<R: Source + ?Sized>(&mut self, from: &mut R) -> Result<()> {
         while let (Some(frame), Some(message)) = (&mut self.frame, &mut self.message) {
             let header = &frame.header;
             let need = header.payload() + header.trailer();
@@ -353,7 +379,8 @@ impl Incoming {
                 &mut self.scratch[..]
             };
             let end = buffer.len().min(room);
-            match from.read(&mut buffer[frame.got..end]) {
+            let size = message.total.unwrap_or(header.len);
+            match from.read_inside(size, &mut buffer[frame.got..end]) {
                 Ok(0) => return Err(self.ended()),
                 Ok(n) => {
                     let fresh = frame.got..(frame.got + n).min(header.payload());
@@ -369,7 +396,7 @@ impl Incoming {
     }
 
     /// Reads payload and trailer to nowhere; keeps the trailer.
-    fn discard_payload<R: Read + ?Sized>(&mut self, from: &mut R) -> Result<()> {
+    fn discard_payload<R: Source + ?Sized>(&mut self, from: &mut R) -> Result<()> {
         while let (Some(frame), Some(message)) = (&mut self.frame, &mut self.message) {
             let (payload, trailer) = (frame.header.payload(), frame.header.trailer());
             if frame.got >= payload + trailer {
@@ -385,7 +412,8 @@ impl Incoming {
             } else {
                 frame.got - payload..trailer
             };
-            match from.read(&mut self.scratch[room.clone()]) {
+            let size = message.total.unwrap_or(frame.header.len);
+            match from.read_inside(size, &mut self.scratch[room.clone()]) {
                 Ok(0) => return Err(self.ended()),
                 Ok(n) => {
                     if frame.got < payload {
@@ -399,9 +427,9 @@ impl Incoming {
         Ok(())
     }
 
-    /// A frame is complete: checks it, hands it on; the length of the message
-    /// if that is complete as well.
-    fn finish(&mut self, sink: &mut Sink<'_>) -> Result<Option<u64>> {
+    /// A frame is complete: checks it, hands it on; the message if that is
+    /// complete as well.
+    fn finish(&mut self, sink: &mut Sink<'_>) -> Result<Option<Arrived>> {
         let nowhere = self.goes_nowhere();
         let (Some(frame), Some(message)) = (self.frame.take(), &mut self.message) else {
             return Ok(None);
@@ -426,8 +454,6 @@ impl Incoming {
             Kind::Large | Kind::Stream => return Ok(None),
             Kind::Abort => return Err(self.aborted(len)),
             Kind::Message | Kind::Chunk if nowhere => {
-                // Compressed content is not opened only to be thrown away.
-                message.uncounted |= header.packed;
                 message.received += header.len;
             }
             Kind::Message | Kind::Chunk => self.accept(header, sink)?,
@@ -435,10 +461,14 @@ impl Incoming {
         }
         match (header.kind, &self.message) {
             (Kind::Message | Kind::End, Some(message)) => {
-                let received = message.received;
+                let arrived = Arrived {
+                    bytes: message.received,
+                    stream: message.chunked && message.total.is_none(),
+                    took: message.begun.elapsed(),
+                };
                 self.message = None;
                 self.scratch = Buffer::default();
-                Ok(Some(received))
+                Ok(Some(arrived))
             }
             _ => Ok(None),
         }
@@ -531,9 +561,9 @@ impl Incoming {
         if self.is_between_messages() {
             return Err(e.into());
         }
-        let received = self.arrived();
-        let what = format!("after {received} bytes of a message's payload: {e}");
-        Err(Error::from(e).describe(what).with_context("received", received))
+        let (e, received) = (Error::from(e), self.arrived());
+        let what = format!("after {received} bytes of a message's payload: {}", e.description());
+        Err(e.describe(what).with_context("received", received))
     }
 }
 

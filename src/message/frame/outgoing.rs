@@ -1,12 +1,14 @@
 //! The sending end: frames in as few writes as their class asks for.
 
 use std::io::{self, IoSlice, Read, Write};
-
-use crc32fast::Hasher;
+use std::time::Instant;
 
 use crate::error::{Error, Result};
+use crate::message::compress::{Compression, Packed, Packer};
+use crate::message::frame::Guide;
+use crate::message::frame::sequence::Sequence;
 use crate::message::header::{
-    Header, HeaderBytes, Kind, LONG, MAX_CHUNK, MAX_REASON, SHORT, SHORT_MAX, TRAILER,
+    Header, Kind, LONG, MAX_CHUNK, MAX_REASON, SHORT, SHORT_MAX, TRAILER,
 };
 use crate::message::parts::Parts;
 use crate::message::strategy::Strategy;
@@ -17,12 +19,15 @@ use crate::resources::buffers::{self, Buffer};
 pub(crate) struct Options {
     /// No checksums.
     pub(crate) bare: bool,
+    pub(crate) compression: Compression,
 }
 
 /// Where a sender stands on the wire. It outlives a timeout: the next send
 /// first puts the frames in order again.
 #[derive(Default)]
 pub(crate) struct Outgoing {
+    bare: bool,
+    packer: Packer,
     /// The rest of frames that the transport took only in part.
     unsent: Vec<u8>,
     /// A message was begun in chunks and has not come to its end.
@@ -31,55 +36,82 @@ pub(crate) struct Outgoing {
     broken: Option<Error>,
 }
 
-/// A message that is being sent in chunks.
-#[derive(Clone)]
-struct Sequence {
-    bare: bool,
-    /// Over all headers and payloads so far.
-    crc: Hasher,
-    /// Bytes of content so far.
-    sent: u64,
-}
-
 impl Outgoing {
+    pub(crate) fn new(options: Options) -> Outgoing {
+        let Options { bare, compression } = options;
+        Outgoing { bare, packer: Packer::new(compression), ..Outgoing::default() }
+    }
+
     /// Sends a message: whole if it is short, else in chunks of `strategy`.
     pub(crate) fn send<W: Write + ?Sized>(
         &mut self,
         to: &mut W,
         parts: Parts<'_>,
         strategy: &Strategy,
-        options: Options,
+        guide: &mut dyn Guide,
     ) -> Result<()> {
         self.settle(to)?;
         if parts.len() as u64 <= SHORT_MAX {
-            self.send_whole(to, parts, options)?;
+            self.send_whole(to, parts, guide)?;
+        } else if self.packer.is_off() {
+            self.send_chunks(to, parts, strategy, guide)?;
         } else {
-            self.send_chunks(to, parts, strategy, options)?;
+            self.send_packed_chunks(to, parts, strategy, guide)?;
         }
         flush(to)
     }
 
+    /// Sends messages one behind the other, as many short ones in one write
+    /// as are in flight at once.
+    pub(crate) fn send_batch<'m, W: Write + ?Sized>(
+        &mut self,
+        to: &mut W,
+        messages: &mut dyn Iterator<Item = &'m [u8]>,
+        strategy: &dyn Fn(usize) -> Strategy,
+        guide: &mut dyn Guide,
+    ) -> Result<()> {
+        self.settle(to)?;
+        let mut buffer = buffers::take(BATCH);
+        let mut at = 0;
+        for message in messages {
+            let whole = message.len() as u64 <= SHORT_MAX;
+            if at > 0 && (!whole || at + SHORT + message.len() + TRAILER > BATCH) {
+                guide.pace(at);
+                self.put(to, &mut [IoSlice::new(&buffer[..at])], None)?;
+                at = 0;
+            }
+            let slices = [IoSlice::new(message)];
+            let Some(parts) = Parts::new(&slices) else { continue };
+            if whole {
+                at += self.encode(&mut buffer[at..], parts);
+            } else {
+                self.send(to, parts, &strategy(message.len()), guide)?;
+            }
+        }
+        guide.pace(at);
+        self.put(to, &mut [IoSlice::new(&buffer[..at])], None)?;
+        flush(to)
+    }
+
     /// Sends what `from` gives until its end: a chunk for each read, so that
-    /// nothing waits here. `next_chunk` is told what the last read gave and
-    /// says how much the next may give at most.
+    /// nothing waits here.
     pub(crate) fn send_stream<W: Write + ?Sized, R: Read + ?Sized>(
         &mut self,
         to: &mut W,
         from: &mut R,
-        next_chunk: &mut dyn FnMut(usize) -> usize,
-        options: Options,
+        guide: &mut dyn Guide,
     ) -> Result<u64> {
         self.settle(to)?;
-        let (mut sequence, begin) = Sequence::begin(Header::new(Kind::Stream, 0), options);
+        let (mut sequence, begin) = Sequence::begin(Kind::Stream, 0, self.bare);
         let mut begin = begin.as_slice();
         let mut buffer = Buffer::default();
-        let mut last = 0;
         loop {
-            let chunk = next_chunk(last).clamp(1, MAX_CHUNK);
-            if buffer.len() < STREAM_HEAD + chunk + TRAILER {
-                buffer = buffers::take(STREAM_HEAD + chunk + TRAILER);
+            let room = guide.room().clamp(1, MAX_CHUNK);
+            if buffer.len() < HEADERS + room + TRAILER {
+                buffer = buffers::take(HEADERS + room + TRAILER);
             }
-            last = match read(from, &mut buffer[STREAM_HEAD..STREAM_HEAD + chunk]) {
+            let reading = Instant::now();
+            let n = match read(from, &mut buffer[HEADERS..HEADERS + room]) {
                 Ok(0) => break,
                 Ok(n) => n,
                 Err(e) => {
@@ -89,22 +121,23 @@ impl Outgoing {
                     return Err(Error::from(e).describe(what).advise("the receiver was told"));
                 }
             };
-            let end = STREAM_HEAD + last;
-            let header = sequence.header(Kind::Chunk, last as u64);
-            let start = put_before(&mut buffer, STREAM_HEAD, header.as_slice());
-            let start = put_before(&mut buffer, start, begin);
-            sequence.content(&buffer[STREAM_HEAD..end]);
-            let trailer = sequence.trailer();
-            let trailer = trailer.as_slice().as_flattened();
-            buffer[end..end + trailer.len()].copy_from_slice(trailer);
-            let bytes = &buffer[start..end + trailer.len()];
-            self.put(to, &mut [IoSlice::new(bytes)], Some(sequence.clone()))?;
+            let read = reading.elapsed();
+            guide.pace(n);
+            let writing = Instant::now();
+            let end = HEADERS + n;
+            match self.packer.pack(&buffer[HEADERS..end]) {
+                Some(packed) => {
+                    self.put_packed(to, begin, &mut sequence, &packed, n, false)?;
+                }
+                None => self.put_read(to, begin, &mut sequence, &mut buffer, end)?,
+            }
+            guide.sent(&buffer[HEADERS..end], room, read + writing.elapsed());
             begin = &[];
         }
-        let (total, end) = (sequence.sent, sequence.end());
+        let end = sequence.end();
         self.put(to, &mut [IoSlice::new(begin), IoSlice::new(&end)], None)?;
         flush(to)?;
-        Ok(total)
+        Ok(sequence.sent())
     }
 
     /// Puts the frames in order after a send that failed halfway: writes the
@@ -139,34 +172,45 @@ impl Outgoing {
     fn send_whole<W: Write + ?Sized>(
         &mut self,
         to: &mut W,
-        mut parts: Parts<'_>,
-        options: Options,
+        parts: Parts<'_>,
+        guide: &mut dyn Guide,
     ) -> Result<()> {
-        let len = parts.len();
-        let header = Header { bare: options.bare, ..Header::new(Kind::Message, len as u64) };
-        let need = SHORT + len + header.trailer();
-        let mut stack = [0; ON_STACK];
-        let mut pooled;
-        let frame = if need <= ON_STACK {
-            &mut stack[..need]
-        } else {
-            pooled = buffers::take(need);
-            &mut pooled[..need]
+        let need = SHORT + parts.len() + TRAILER;
+        guide.pace(parts.len());
+        if need <= ON_STACK {
+            let mut frame = [0; ON_STACK];
+            let len = self.encode(&mut frame, parts);
+            return self.put(to, &mut [IoSlice::new(&frame[..len])], None);
+        }
+        let mut frame = buffers::take(need);
+        let len = self.encode(&mut frame, parts);
+        self.put(to, &mut [IoSlice::new(&frame[..len])], None)
+    }
+
+    /// Builds the frame of a whole message; its length.
+    fn encode(&mut self, frame: &mut [u8], mut parts: Parts<'_>) -> usize {
+        let mut end = SHORT;
+        parts.take(parts.len(), &mut |part| {
+            frame[end..end + part.len()].copy_from_slice(part);
+            end += part.len();
+        });
+        let packed = self.packer.pack(&frame[SHORT..end]);
+        if let Some(packed) = &packed {
+            end = SHORT + packed.as_slice().len();
+            frame[SHORT..end].copy_from_slice(packed.as_slice());
+        }
+        let header = Header {
+            bare: self.bare,
+            packed: packed.is_some(),
+            ..Header::new(Kind::Message, (end - SHORT) as u64)
         };
         frame[..SHORT].copy_from_slice(header.encode().as_slice());
-        parts.take(len, &mut {
-            let mut at = SHORT;
-            let frame = &mut *frame;
-            move |part: &[u8]| {
-                frame[at..at + part.len()].copy_from_slice(part);
-                at += part.len();
-            }
-        });
-        if header.trailer() > 0 {
-            let (covered, trailer) = frame.split_at_mut(SHORT + len);
-            trailer.copy_from_slice(&crc32fast::hash(covered).to_be_bytes());
+        if header.trailer() == 0 {
+            return end;
         }
-        self.put(to, &mut [IoSlice::new(frame)], None)
+        let trailer = crc32fast::hash(&frame[..end]).to_be_bytes();
+        frame[end..end + TRAILER].copy_from_slice(&trailer);
+        end + TRAILER
     }
 
     /// As many chunks at a time as may be in flight, straight from where they lie.
@@ -175,55 +219,124 @@ impl Outgoing {
         to: &mut W,
         mut parts: Parts<'_>,
         strategy: &Strategy,
-        options: Options,
+        guide: &mut dyn Guide,
     ) -> Result<()> {
-        let total = parts.len();
         let chunk = strategy.chunk.clamp(1, MAX_CHUNK);
         let at_once = (strategy.in_flight / chunk).clamp(1, MAX_GATHERED);
-        let (mut sequence, begin) =
-            Sequence::begin(Header::new(Kind::Large, total as u64), options);
+        let (mut sequence, begin) = Sequence::begin(Kind::Large, parts.len() as u64, self.bare);
         let mut framing = Vec::with_capacity((at_once + 2) * (LONG + TRAILER));
         framing.extend_from_slice(begin.as_slice());
-        let mut left = total;
-        while left > 0 {
-            // What stands between the payloads, and where each piece of it ends.
-            let mut ends = [0; MAX_GATHERED];
-            let mut payloads = Vec::with_capacity(at_once);
-            for end in ends.iter_mut().take(at_once) {
-                if left == 0 {
+        while parts.len() > 0 {
+            guide.pace(parts.len().min(at_once * chunk));
+            // The payloads, and where the piece of `framing` ends that each follows.
+            let mut payloads: Vec<(usize, &[u8])> = Vec::with_capacity(at_once);
+            for _ in 0..at_once {
+                let size = parts.len().min(chunk);
+                if size == 0 {
                     break;
                 }
-                let size = left.min(chunk);
-                left -= size;
-                framing.extend_from_slice(sequence.header(Kind::Chunk, size as u64).as_slice());
-                *end = framing.len();
-                let first = payloads.len();
+                framing.extend_from_slice(sequence.chunk(size, false).as_slice());
                 parts.take(size, &mut |part| {
-                    sequence.content(part);
-                    payloads.push((part, first == payloads.len()));
+                    sequence.cover(part, part.len());
+                    payloads.push((framing.len(), part));
                 });
                 framing.extend_from_slice(sequence.trailer().as_slice().as_flattened());
             }
-            let after = if left == 0 {
+            let last = parts.len() == 0;
+            if last {
                 framing.extend_from_slice(&sequence.end());
-                None
-            } else {
-                Some(sequence.clone())
-            };
+            }
             let mut slices = Vec::with_capacity(2 * payloads.len() + 1);
-            let (mut at, mut ends) = (0, ends.iter());
-            for (payload, begins_chunk) in payloads {
-                if begins_chunk && let Some(&end) = ends.next() {
+            let mut at = 0;
+            for (end, payload) in payloads {
+                if at < end {
                     slices.push(IoSlice::new(&framing[at..end]));
                     at = end;
                 }
                 slices.push(IoSlice::new(payload));
             }
             slices.push(IoSlice::new(&framing[at..]));
-            self.put(to, &mut slices, after)?;
+            self.put(to, &mut slices, (!last).then(|| sequence.clone()))?;
             framing.clear();
         }
         Ok(())
+    }
+
+    /// One chunk at a time, compressed where that is worth it.
+    fn send_packed_chunks<W: Write + ?Sized>(
+        &mut self,
+        to: &mut W,
+        mut parts: Parts<'_>,
+        strategy: &Strategy,
+        guide: &mut dyn Guide,
+    ) -> Result<()> {
+        let chunk = strategy.chunk.clamp(1, MAX_CHUNK);
+        let (mut sequence, begin) = Sequence::begin(Kind::Large, parts.len() as u64, self.bare);
+        let mut begin = begin.as_slice();
+        let mut buffer = buffers::take(HEADERS + chunk + TRAILER);
+        while parts.len() > 0 {
+            let size = parts.len().min(chunk);
+            guide.pace(size);
+            let mut end = HEADERS;
+            parts.take(size, &mut |part| {
+                buffer[end..end + part.len()].copy_from_slice(part);
+                end += part.len();
+            });
+            let last = parts.len() == 0;
+            match self.packer.pack(&buffer[HEADERS..end]) {
+                Some(packed) => {
+                    self.put_packed(to, begin, &mut sequence, &packed, size, last)?;
+                }
+                None => {
+                    self.put_read(to, begin, &mut sequence, &mut buffer, end)?;
+                    if last {
+                        self.put(to, &mut [IoSlice::new(&sequence.end())], None)?;
+                    }
+                }
+            }
+            begin = &[];
+        }
+        Ok(())
+    }
+
+    /// Writes the chunk that lies in `buffer` between [`HEADERS`] and
+    /// `end`; its header is put before it and its trailer behind.
+    fn put_read<W: Write + ?Sized>(
+        &mut self,
+        to: &mut W,
+        begin: &[u8],
+        sequence: &mut Sequence,
+        buffer: &mut [u8],
+        end: usize,
+    ) -> Result<()> {
+        let size = end - HEADERS;
+        let start = put_before(buffer, HEADERS, sequence.chunk(size, false).as_slice());
+        let start = put_before(buffer, start, begin);
+        sequence.cover(&buffer[HEADERS..end], size);
+        let trailer = sequence.trailer();
+        let trailer = trailer.as_slice().as_flattened();
+        buffer[end..end + trailer.len()].copy_from_slice(trailer);
+        let frame = &buffer[start..end + trailer.len()];
+        self.put(to, &mut [IoSlice::new(frame)], Some(sequence.clone()))
+    }
+
+    /// Writes a compressed chunk, and the end of the message if it is the last.
+    fn put_packed<W: Write + ?Sized>(
+        &mut self,
+        to: &mut W,
+        begin: &[u8],
+        sequence: &mut Sequence,
+        packed: &Packed,
+        content: usize,
+        last: bool,
+    ) -> Result<()> {
+        let payload = packed.as_slice();
+        let header = sequence.chunk(payload.len(), true);
+        sequence.cover(payload, content);
+        let trailer = sequence.trailer();
+        let end = if last { sequence.end() } else { Vec::new() };
+        let slices = [begin, header.as_slice(), payload, trailer.as_slice().as_flattened(), &end];
+        self.put(to, &mut slices.map(IoSlice::new), (!last).then(|| sequence.clone()))
     }
 
     fn abort<W: Write + ?Sized>(
@@ -233,12 +346,8 @@ impl Outgoing {
         mut sequence: Sequence,
         reason: &str,
     ) -> Result<()> {
-        let reason = &reason.as_bytes()[..reason.len().min(MAX_REASON)];
-        let header = sequence.header(Kind::Abort, reason.len() as u64);
-        sequence.crc.update(reason);
-        let trailer = sequence.trailer();
-        let frame = [begin, header.as_slice(), reason, trailer.as_slice().as_flattened()].concat();
-        self.put(to, &mut [IoSlice::new(&frame)], None)?;
+        let frame = sequence.abort(&reason.as_bytes()[..reason.len().min(MAX_REASON)]);
+        self.put(to, &mut [IoSlice::new(begin), IoSlice::new(&frame)], None)?;
         flush(to)
     }
 
@@ -282,48 +391,16 @@ impl Outgoing {
 
     fn fail(&mut self, e: io::Error, taken: usize) -> Error {
         if is_timeout(&e) {
+            let e = Error::from(e);
             if taken == 0 {
-                return e.into();
+                return e;
             }
-            let what = format!("a message was left half sent: {e}");
-            return Error::from(e).describe(what).advise("the next send puts the frames in order");
+            let what = format!("a message was left half sent: {}", e.description());
+            return e.describe(what).advise("the next send puts the frames in order");
         }
         let e = Error::from(e);
         self.broken = Some(e.clone());
         e
-    }
-}
-
-impl Sequence {
-    fn begin(header: Header, options: Options) -> (Sequence, HeaderBytes) {
-        let mut sequence = Sequence { bare: options.bare, crc: Hasher::new(), sent: 0 };
-        let bytes = sequence.header(header.kind, header.len);
-        (sequence, bytes)
-    }
-
-    fn header(&mut self, kind: Kind, len: u64) -> HeaderBytes {
-        let bytes = Header { bare: self.bare, ..Header::new(kind, len) }.encode();
-        if !self.bare {
-            self.crc.update(bytes.as_slice());
-        }
-        bytes
-    }
-
-    fn content(&mut self, payload: &[u8]) {
-        if !self.bare {
-            self.crc.update(payload);
-        }
-        self.sent += payload.len() as u64;
-    }
-
-    /// The checksum over all so far; nothing if there are none.
-    fn trailer(&self) -> Option<[u8; TRAILER]> {
-        (!self.bare).then(|| self.crc.clone().finalize().to_be_bytes())
-    }
-
-    fn end(&mut self) -> Vec<u8> {
-        let header = self.header(Kind::End, self.sent);
-        [header.as_slice(), self.trailer().as_slice().as_flattened()].concat()
     }
 }
 
@@ -360,9 +437,12 @@ fn is_timeout(e: &io::Error) -> bool {
 /// Frames up to this length are built on the stack.
 const ON_STACK: usize = 1024 + SHORT + TRAILER;
 
+/// How much of a batch goes out in one write.
+const BATCH: usize = 64 << 10 | (SHORT + TRAILER);
+
 /// How many chunks one write takes at most.
 const MAX_GATHERED: usize = 16;
 
-/// The space before a stream's chunk: its header, before the first the
-/// header of the stream as well.
-const STREAM_HEAD: usize = SHORT + LONG;
+/// The space before a chunk: its header, before the first the header of its
+/// message as well.
+const HEADERS: usize = 2 * LONG;

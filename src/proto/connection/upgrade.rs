@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use libp2p_identity::{PeerId, PublicKey};
+use libp2p_identity::PeerId;
 
 use crate::error::{Error, ErrorCode, Result};
 use crate::proto::buf::RecvBuf;
@@ -31,8 +31,6 @@ pub(crate) enum Step {
 #[derive(Debug)]
 pub(crate) struct Upgraded {
     pub(crate) peer: PeerId,
-    /// The key behind `peer`, which has proved itself.
-    pub(crate) public_key: PublicKey,
     /// What the peer said it can do beyond libp2p. None: it is another node.
     pub(crate) peer_capabilities: Option<Capabilities>,
     /// How the frames are sealed.
@@ -285,7 +283,6 @@ impl ExpectMuxerProposal {
 fn done(secured: Secured, is_dialer: bool, leftover: &[u8]) -> Turn {
     Turn::Done(Box::new(Upgraded {
         peer: secured.peer,
-        public_key: secured.public_key,
         peer_capabilities: secured.peer_capabilities,
         cipher: secured.cipher,
         sealer: secured.sealer,

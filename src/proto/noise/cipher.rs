@@ -2,7 +2,8 @@
 //!
 //! snow's own transport state copies each frame; this one works from buffer to
 //! buffer or in place, on the cipher directly. The numbering is Noise's: each
-//! direction counts its frames from zero, and the count is the nonce.
+//! direction counts its frames from zero, and the count is the nonce. Where the keys
+//! come from, and why they are good, is told in [`schedule`].
 
 use std::fmt;
 
@@ -42,8 +43,7 @@ pub enum Cipher {
 impl Cipher {
     pub(super) const ALL: [Cipher; 2] = [Cipher::Aes256Gcm, Cipher::ChaCha20Poly1305];
 
-    /// Whether this processor computes it well, and without a table that would tell
-    /// others on the machine about the key.
+    /// Whether this processor has the instructions for it, or it needs none.
     pub(super) fn is_fast_here(self) -> bool {
         match self {
             Cipher::Aes256Gcm => has_aes(),

@@ -13,7 +13,7 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use libp2p_identity::{PeerId, PublicKey};
+use libp2p_identity::PeerId;
 use snow::HandshakeState;
 use zeroize::Zeroizing;
 
@@ -52,8 +52,6 @@ pub(crate) enum Progress {
 #[derive(Debug)]
 pub(crate) struct Secured {
     pub(crate) peer: PeerId,
-    /// The key behind `peer`, which has proved itself.
-    pub(crate) public_key: PublicKey,
     /// The multiplexer that both sides offered in their payloads.
     pub(crate) early_muxer: Option<String>,
     /// What the peer said it can do beyond libp2p. None: it is another node.
@@ -188,7 +186,6 @@ impl ExpectMessage3 {
 /// What a verified payload says about its sender.
 struct Peer {
     id: PeerId,
-    public_key: PublicKey,
     early_muxer: Option<String>,
     capabilities: Option<Capabilities>,
 }
@@ -233,7 +230,6 @@ fn read_peer(noise: &mut HandshakeState, message: &[u8]) -> Result<Peer> {
     let public_key = identity::verify(&payload, noise_static)?;
     Ok(Peer {
         id: public_key.to_peer_id(),
-        public_key,
         early_muxer: payload.early_muxer(),
         capabilities: Capabilities::find(&bytes),
     })
@@ -262,7 +258,6 @@ fn secure(noise: &mut HandshakeState, identity: &Identity, peer: Peer) -> Secure
         if noise.is_initiator() { (initiator, responder) } else { (responder, initiator) };
     Secured {
         peer: peer.id,
-        public_key: peer.public_key,
         early_muxer: peer.early_muxer,
         peer_capabilities: peer.capabilities,
         cipher,

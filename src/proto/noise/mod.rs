@@ -2,7 +2,8 @@
 //!
 //! The handshake is snow's, the cryptography aws-lc's, and both are hidden here:
 //! a [`Handshake`] ends in a [`Secured`], whose [`Sealer`] and [`Opener`] work on
-//! plain frames. Specification: libp2p/specs, noise.
+//! plain frames. Two hosts of this library also say there what they can do beyond
+//! libp2p, and may seal with another cipher. Specification: libp2p/specs, noise.
 
 mod capabilities;
 mod cipher;

@@ -9,7 +9,7 @@ use snow::resolvers::CryptoResolver;
 use snow::types::{Cipher, Dh, Hash, Random};
 use zeroize::Zeroizing;
 
-use super::cipher::{Cipher as Suite, Key, TAG};
+use super::cipher::{self, Key, TAG};
 
 /// The length of X25519 keys, private and public.
 pub(super) const DH_LEN: usize = 32;
@@ -150,7 +150,7 @@ impl Cipher for ChaChaPoly {
     }
 
     fn set(&mut self, key: &[u8; 32]) {
-        self.0 = Some(Key::new(Suite::ChaCha20Poly1305, key));
+        self.0 = Some(Key::new(cipher::Cipher::ChaCha20Poly1305, key));
     }
 
     fn encrypt(&self, nonce: u64, ad: &[u8], plain: &[u8], out: &mut [u8]) -> usize {

@@ -35,10 +35,11 @@
 //! associated data: the responder's under the key of `ee` and `es`, which only the
 //! holder of the responder's static key shares, the initiator's under that of `se` as
 //! well. A set that is changed, cut out or replayed from another handshake fails to
-//! open, and there is no connection, with whichever cipher. Each end's own set went
-//! into the `h` under which it accepted, or will have accepted, the other's. And `h`,
-//! both payloads in it, is the salt: two ends that somehow saw different handshakes
-//! have no frame in common.
+//! open, and there is no connection, with whichever cipher. The responder's set is in
+//! the `h` under which message 3 opens: both ends agree on that set or there is no end
+//! of the handshake. The initiator's set is in message 3, without which the responder
+//! has no keys and sends no frame. And `h`, both payloads in it, is the salt: two ends
+//! that somehow saw different handshakes have no frame of AES in common.
 //!
 //! **No nonce comes twice under one key.** A key belongs to one direction of one
 //! connection, for both ephemeral keys are in it, and the number only grows.

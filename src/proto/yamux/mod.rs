@@ -22,9 +22,7 @@ pub(crate) use flow::Flow;
 #[cfg(test)]
 pub(crate) use flow::INITIAL_WINDOW;
 pub(crate) use frame::{Role, StreamId};
-pub(crate) use records::Body;
-#[cfg(test)]
-pub(crate) use records::MIN_RECV_BUF;
+pub(crate) use records::{Body, MIN_RECV_BUF};
 pub(crate) use rx::{Event, Rx};
 #[cfg(test)]
 pub(crate) use tx::STORAGE;

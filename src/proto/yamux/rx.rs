@@ -105,6 +105,7 @@ impl<S> Rx<S> {
         self.streams.remove(id).map(|entry| entry.stream)
     }
 
+    #[cfg(test)]
     pub(crate) fn get(&self, id: StreamId) -> Option<&S> {
         self.streams.get(id).map(|entry| &entry.stream)
     }
@@ -118,6 +119,7 @@ impl<S> Rx<S> {
     }
 
     /// How many frames have come, those that led to no event included.
+    #[cfg(test)]
     pub(crate) fn frames(&self) -> u64 {
         self.frames
     }

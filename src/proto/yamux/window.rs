@@ -59,6 +59,7 @@ impl RecvWindow {
     }
 
     /// Consumed by the application and not granted to the peer yet.
+    #[cfg(test)]
     pub(crate) fn ungranted(&self) -> u32 {
         self.consumed
     }

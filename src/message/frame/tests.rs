@@ -1,0 +1,91 @@
+//! What can only be seen from inside: how much is allocated.
+
+use super::*;
+use crate::error::ErrorCode;
+use crate::message::header::{Header, Kind, MAX_CHUNK};
+use crate::message::{send_message, send_stream};
+
+/// Gives `pieces`, and then times out.
+struct Pieces<'a> {
+    bytes: &'a [u8],
+    most: usize,
+}
+
+impl Read for Pieces<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let most = out.len().min(self.most);
+        match Read::read(&mut self.bytes, &mut out[..most])? {
+            0 => Err(io::ErrorKind::WouldBlock.into()),
+            n => Ok(n),
+        }
+    }
+}
+
+fn bound(arrived: usize) -> usize {
+    arrived + arrived / 8 + (1 << 20) + (64 << 10)
+}
+
+#[test]
+fn memory_follows_what_has_arrived_not_what_is_announced() {
+    let size = 40 << 20;
+    let mut wire = Vec::new();
+    send_message(&mut wire, &vec![1; size]).unwrap();
+    for cut in [16, 17, 32, 33, 1000, 100_000, 1 << 20, 5 << 20, 39 << 20] {
+        let mut incoming = Incoming::default();
+        let mut from = Pieces { bytes: &wire[..cut], most: 10_000 };
+        let e = incoming.receive(&mut from, &mut Vec::new(), u64::MAX).err().unwrap();
+        assert_eq!(e.code(), ErrorCode::Timeout);
+        assert!(incoming.allocated() <= bound(cut), "{} for {cut}", incoming.allocated());
+    }
+}
+
+#[test]
+fn a_lying_header_costs_one_chunk_at_most() {
+    let lies = [
+        (Header::new(Kind::Message, 65_535), 65_535 + 8),
+        (Header::new(Kind::Large, 1 << 29), 0),
+        (Header::new(Kind::Large, 1 << 40), 0),
+        (Header::new(Kind::Stream, 0), 0),
+    ];
+    for (lie, most) in lies {
+        let mut wire = lie.encode().as_slice().to_vec();
+        if most == 0 {
+            wire.extend(Header::new(Kind::Chunk, MAX_CHUNK as u64).encode().as_slice());
+        }
+        wire.push(0);
+        for to_writer in [false, true] {
+            let mut incoming = Incoming::default();
+            let mut from = Pieces { bytes: &wire, most: 10_000 };
+            let outcome = if to_writer {
+                incoming.receive_stream(&mut from, &mut io::sink())
+            } else {
+                incoming.receive(&mut from, &mut Vec::new(), 1 << 30)
+            };
+            assert!(outcome.is_err());
+            assert!(incoming.allocated() <= MAX_CHUNK + 4096, "{lie:?}");
+        }
+    }
+}
+
+#[test]
+fn an_idle_receiver_owns_nothing() {
+    let mut wire = Vec::new();
+    send_message(&mut wire, &vec![1; 300_000]).unwrap();
+    send_stream(&mut wire, &mut &vec![1; 300_000][..]).unwrap();
+    let mut from = &wire[..];
+    let mut incoming = Incoming::default();
+    incoming.receive(&mut from, &mut Vec::new(), u64::MAX).unwrap();
+    assert_eq!(incoming.allocated(), 0);
+    incoming.receive_stream(&mut from, &mut io::sink()).unwrap();
+    assert_eq!(incoming.allocated(), 0);
+}
+
+#[test]
+fn storage_that_is_lent_is_used() {
+    let mut wire = Vec::new();
+    send_message(&mut wire, &vec![1; 50_000]).unwrap();
+    let mut message = Vec::with_capacity(60_000);
+    let storage = message.as_ptr();
+    Incoming::default().receive(&mut &wire[..], &mut message, u64::MAX).unwrap();
+    assert_eq!((message.as_ptr(), message.len()), (storage, 50_000));
+}

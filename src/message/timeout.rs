@@ -1,0 +1,144 @@
+//! Limits on standing still inside a chunk.
+
+use std::io::{self, Read, Write};
+use std::time::Duration;
+
+use crate::error::{Error, ErrorCode};
+use crate::message::frame::Source;
+use crate::stall::{Direction, Network, StallLimit};
+
+/// A [`StallLimit`] seen from outside, so that transports without one can do
+/// without the bound.
+pub(crate) trait Knobs<C>: Send + Sync {
+    fn get(&self, conn: &C, direction: Direction) -> io::Result<Option<Duration>>;
+    fn set(&self, conn: &C, direction: Direction, limit: Option<Duration>) -> io::Result<()>;
+    fn network(&self, conn: &C) -> Network;
+}
+
+/// The conn has the knobs itself.
+pub(crate) struct Direct;
+
+impl<C: StallLimit> Knobs<C> for Direct {
+    fn get(&self, conn: &C, direction: Direction) -> io::Result<Option<Duration>> {
+        conn.stall_limit(direction)
+    }
+
+    fn set(&self, conn: &C, direction: Direction, limit: Option<Duration>) -> io::Result<()> {
+        conn.set_stall_limit(direction, limit)
+    }
+
+    fn network(&self, conn: &C) -> Network {
+        conn.network()
+    }
+}
+
+/// A conn whose limit is set while a chunk is on its way, by whoever uses it.
+/// Dropped, it puts back what it found.
+pub(crate) struct Limited<'a, C> {
+    conn: &'a mut C,
+    knobs: Option<&'a dyn Knobs<C>>,
+    direction: Direction,
+    /// The limit for a message or chunk of this size.
+    limit: &'a dyn Fn(u64) -> Duration,
+    armed: Option<Armed>,
+    stalled: bool,
+}
+
+struct Armed {
+    found: Option<Duration>,
+    limit: Option<Duration>,
+}
+
+impl<'a, C> Limited<'a, C> {
+    pub(crate) fn new(
+        conn: &'a mut C,
+        knobs: Option<&'a dyn Knobs<C>>,
+        direction: Direction,
+        limit: &'a dyn Fn(u64) -> Duration,
+    ) -> Limited<'a, C> {
+        Limited { conn, knobs, direction, limit, armed: None, stalled: false }
+    }
+
+    /// Whether a limit has struck.
+    pub(crate) fn has_stalled(&self) -> bool {
+        self.stalled
+    }
+
+    fn arm(&mut self, size: u64) -> io::Result<()> {
+        let (Some(knobs), None) = (self.knobs, &self.armed) else { return Ok(()) };
+        let found = knobs.get(self.conn, self.direction)?;
+        let limit = (self.limit)(size).max(LEAST_LIMIT);
+        let limit = found.is_none_or(|found| found > limit).then_some(limit);
+        if limit.is_some() {
+            knobs.set(self.conn, self.direction, limit)?;
+        }
+        self.armed = Some(Armed { found, limit });
+        Ok(())
+    }
+
+    fn disarm(&mut self) -> io::Result<()> {
+        match (self.knobs, self.armed.take()) {
+            (Some(knobs), Some(Armed { found, limit: Some(_) })) => {
+                knobs.set(self.conn, self.direction, found)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Tells a limit of ours from a timeout of the user.
+    fn explain<T>(&mut self, outcome: io::Result<T>) -> io::Result<T> {
+        let late =
+            |e: &io::Error| matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut);
+        match (outcome, &self.armed) {
+            (Err(e), Some(Armed { limit: Some(limit), .. })) if late(&e) => {
+                self.stalled = true;
+                let what = format!("no byte moved for {limit:?} inside a chunk");
+                let e = Error::with_source(ErrorCode::Timeout, what, e);
+                Err(e.with_context("stall_limit_ms", limit.as_millis()).into())
+            }
+            (outcome, _) => outcome,
+        }
+    }
+}
+
+impl<C: Read> Source for Limited<'_, C> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.disarm()?;
+        self.conn.read(buffer)
+    }
+
+    fn read_inside(&mut self, size: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        self.arm(size)?;
+        let outcome = self.conn.read(buffer);
+        self.explain(outcome)
+    }
+}
+
+impl<C: Write> Write for Limited<'_, C> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.arm(0)?;
+        let outcome = self.conn.write(bytes);
+        self.explain(outcome)
+    }
+
+    fn write_vectored(&mut self, slices: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        self.arm(0)?;
+        let outcome = self.conn.write_vectored(slices);
+        self.explain(outcome)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let outcome = self.conn.flush();
+        self.explain(outcome)
+    }
+}
+
+impl<C> Drop for Limited<'_, C> {
+    fn drop(&mut self) {
+        // A transport that cannot take its timeout back will say so when used.
+        let _ = self.disarm();
+    }
+}
+
+/// Sockets take no timeout of zero.
+const LEAST_LIMIT: Duration = Duration::from_millis(1);

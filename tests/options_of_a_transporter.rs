@@ -1,0 +1,228 @@
+//! Checksums off, compression, rates, limits, halves, batches, parts: each
+//! does what it says, and everything still arrives as sent.
+
+mod support;
+
+use std::io::{self, IoSlice, Read, Write};
+use std::net::TcpStream;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use pointsub::message::{
+    Compression, Direction, MessageSizer, MessageTransporterBuilder, SizeClass, Strategy,
+};
+use pointsub::{ErrorCode, MessageTransporter, receive_message, send_message};
+use support::{bytes, tcp_pair};
+
+#[test]
+fn without_checksums_headers_are_still_checked() {
+    for size in [0, 10, 70_000] {
+        let mut here = MessageTransporter::builder(Vec::new()).checksum(false).build();
+        here.send(&vec![5; size]).unwrap();
+        here.send_stream(&mut &vec![6; size][..]).unwrap();
+        let wire = here.into_inner();
+        let mut there = MessageTransporter::new(&wire[..]);
+        assert_eq!(there.receive().unwrap(), vec![5; size]);
+        assert_eq!(there.receive().unwrap(), vec![6; size]);
+        for bit in 0..32 {
+            let mut damaged = wire.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            let e = receive_message(&mut &damaged[..]).unwrap_err();
+            assert_eq!(e.code(), ErrorCode::InvalidHeader);
+        }
+    }
+}
+
+fn compressions() -> Vec<Compression> {
+    vec![
+        Compression::Off,
+        #[cfg(feature = "lz4")]
+        Compression::Lz4,
+        #[cfg(feature = "zstd")]
+        Compression::Zstd,
+    ]
+}
+
+#[test]
+fn compressed_or_not_everything_arrives() {
+    for compression in compressions() {
+        for size in [0, 1, 63, 64, 1000, 65_535, 65_536, 3_000_000] {
+            for content in [bytes(1, size), b"text ".repeat(size / 5 + 1)[..size].to_vec()] {
+                let mut here =
+                    MessageTransporter::builder(Vec::new()).compression(compression).build();
+                here.send(&content).unwrap();
+                here.send_stream(&mut &content[..]).unwrap();
+                here.send_batch(&[&content, &content]).unwrap();
+                let wire = here.into_inner();
+                let mut there = MessageTransporter::new(&wire[..]);
+                let mut out = Vec::new();
+                assert_eq!(there.receive_stream(&mut out).unwrap(), size as u64);
+                assert!(out == content);
+                for _ in 0..3 {
+                    assert!(there.receive().unwrap() == content, "{compression:?} {size}");
+                }
+                // Above the limit: refused, skipped, and the rest is in order.
+                if size > 64 {
+                    let mut there =
+                        MessageTransporter::builder(&wire[..]).max_message_size(size - 1).build();
+                    for _ in 0..4 {
+                        let e = there.receive().unwrap_err();
+                        assert_eq!(e.code(), ErrorCode::MessageTooLarge);
+                    }
+                    let e = there.receive().unwrap_err();
+                    assert_eq!(e.code(), ErrorCode::ConnectionClosed);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn compression_is_kept_only_where_it_saves_a_tenth() {
+    for compression in compressions() {
+        let send = |content: &[u8]| {
+            let mut here = MessageTransporter::builder(Vec::new()).compression(compression).build();
+            here.send(content).unwrap();
+            here.into_inner().len()
+        };
+        assert!(send(&bytes(1, 50_000)) == 50_008);
+        if compression != Compression::Off {
+            assert!(send(&[0; 50_000]) < 1000);
+            assert!(send(&[0; 5_000_000]) < 50_000);
+        }
+    }
+}
+
+#[test]
+fn parts_are_one_message() {
+    let parts: Vec<Vec<u8>> = [0, 1, 70_000, 0, 5, 300_000].map(|n| bytes(n, n as usize)).into();
+    let whole = parts.concat();
+    for few in [2, 3, 6] {
+        let slices: Vec<IoSlice<'_>> = parts[..few].iter().map(|p| IoSlice::new(p)).collect();
+        let mut here = MessageTransporter::new(Vec::new());
+        here.send_vectored(&slices).unwrap();
+        let expected = &whole[..parts[..few].iter().map(Vec::len).sum()];
+        assert!(receive_message(&mut &here.into_inner()[..]).unwrap() == expected);
+    }
+}
+
+#[test]
+fn a_rate_of_bytes_or_messages_is_kept() {
+    let took = |builder: MessageTransporterBuilder<Vec<u8>>| {
+        let mut here = builder.build();
+        let start = Instant::now();
+        for _ in 0..30 {
+            here.send(&[0; 1000]).unwrap();
+        }
+        start.elapsed()
+    };
+    let builder = || MessageTransporter::builder(Vec::new());
+    assert!(took(builder().bytes_per_second(100_000).unwrap()) > Duration::from_millis(190));
+    assert!(took(builder().messages_per_second(100).unwrap()) > Duration::from_millis(190));
+    let e = builder().bytes_per_second(0).err().unwrap();
+    assert_eq!(e.code(), ErrorCode::InvalidInput);
+}
+
+#[test]
+fn two_halves_send_and_receive_at_the_same_time() {
+    let (a, b) = tcp_pair();
+    let (mut sender, mut receiver) = MessageTransporter::builder(a).limits().build().split();
+    let echo = thread::spawn(move || {
+        let mut there = MessageTransporter::new(b);
+        while let Ok(message) = there.receive() {
+            there.send(&message).unwrap();
+        }
+    });
+    // More than the sockets hold: it only works if both go on at once.
+    let content = bytes(3, 3_000_000);
+    thread::scope(|s| {
+        s.spawn(|| {
+            for _ in 0..10 {
+                sender.send(&content).unwrap();
+            }
+        });
+        for _ in 0..10 {
+            assert!(receiver.receive().unwrap() == content);
+        }
+    });
+    assert_eq!(sender.stats().sent(SizeClass::Large).messages, 10);
+    assert_eq!(receiver.stats().received(SizeClass::Large).bytes, 30_000_000);
+    sender.get_ref().shutdown(std::net::Shutdown::Write).unwrap();
+    assert_eq!(receiver.receive().unwrap_err().code(), ErrorCode::ConnectionClosed);
+    echo.join().unwrap();
+}
+
+/// The table with limits short enough for a test.
+struct Impatient;
+
+impl MessageSizer for Impatient {
+    fn strategy(&self, size: u64) -> Strategy {
+        let mut strategy = SizeClass::of(size).strategy();
+        strategy.stall = Duration::from_millis(100);
+        strategy
+    }
+}
+
+fn impatient(conn: TcpStream) -> MessageTransporter<TcpStream> {
+    MessageTransporter::builder(conn).sizer(Impatient).limits().build()
+}
+
+#[test]
+fn a_peer_that_stops_inside_a_chunk_is_noticed_within_the_limit() {
+    let (mut a, b) = tcp_pair();
+    let mut wire = Vec::new();
+    send_message(&mut wire, &[1; 300_000]).unwrap();
+    a.write_all(&wire[..100_000]).unwrap();
+    b.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    let mut there = impatient(b);
+    let start = Instant::now();
+    let e = there.receive().unwrap_err();
+    assert_eq!((e.code(), e.context("stall_limit_ms")), (ErrorCode::Timeout, Some("100")), "{e}");
+    assert!(start.elapsed() < Duration::from_secs(5));
+    assert_eq!(there.stats().stalls(Direction::Read), 1);
+    // The user's own timeout is back, and the message is not lost.
+    assert_eq!(there.get_ref().read_timeout().unwrap(), Some(Duration::from_secs(60)));
+    a.write_all(&wire[100_000..]).unwrap();
+    assert_eq!(there.receive().unwrap(), [1; 300_000]);
+}
+
+#[test]
+fn a_receiver_that_stops_inside_a_chunk_is_noticed_within_the_limit() {
+    let (a, b) = tcp_pair();
+    let mut here = impatient(a);
+    let content = bytes(1, 20_000_000);
+    let e = here.send(&content).unwrap_err();
+    assert_eq!(e.code(), ErrorCode::Timeout, "{e}");
+    assert_eq!(here.stats().stalls(Direction::Write), 1);
+    assert_eq!(here.get_ref().write_timeout().unwrap(), None);
+    // It is taken back, and the next message arrives.
+    let reader = thread::spawn(move || {
+        let mut there = MessageTransporter::new(b);
+        (there.receive().unwrap_err().code(), there.receive().unwrap())
+    });
+    while here.settle().is_err() {}
+    here.send(b"next").unwrap();
+    assert_eq!(reader.join().unwrap(), (ErrorCode::Aborted, b"next".to_vec()));
+}
+
+#[test]
+fn a_live_stream_may_pause_longer_than_any_limit() {
+    struct Pausing(usize);
+    impl Read for Pausing {
+        fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+            if self.0 == 0 {
+                return Ok(0);
+            }
+            self.0 -= 1;
+            // The pause is the thing that is tested.
+            thread::sleep(Duration::from_millis(300));
+            out[..4].copy_from_slice(b"tick");
+            Ok(4)
+        }
+    }
+    let (a, b) = tcp_pair();
+    let sender = thread::spawn(move || impatient(a).send_stream(&mut Pausing(3)).unwrap());
+    let mut out = Vec::new();
+    assert_eq!(impatient(b).receive_stream(&mut out).unwrap(), 12);
+    assert_eq!((sender.join().unwrap(), &out[..]), (12, &b"tickticktick"[..]));
+}

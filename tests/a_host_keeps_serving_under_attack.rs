@@ -15,8 +15,10 @@ use attacker::{FIN, PHASES, RST, Raw, SYN, connect, header, line, opening, secur
 use common::{PROTOCOL, address, builder, child, echo, role, socket_address, within};
 use pointsub::{Conn, Host, Keypair, Limit, Listener};
 
-/// The attacks, and the limit that stops each.
-const ATTACKS: &[(&str, fn(SocketAddr), Option<Limit>)] = &[
+/// Its name, what it does to the victim, and the limit that stops it.
+type Attack = (&'static str, fn(SocketAddr), Option<Limit>);
+
+const ATTACKS: &[Attack] = &[
     ("1,000 silent sockets", silent_sockets, Some(Limit::Handshakes)),
     ("a byte a second at every phase", a_byte_a_second, None),
     ("10,000 handshakes broken off", broken_handshakes, None),
@@ -232,7 +234,7 @@ fn on_a_stream(victim: SocketAddr, kind: u8, length: u32) {
 fn unknown_streams(victim: SocketAddr) {
     let mut id = 1;
     keep_sending(victim, times(200_000), |_| {
-        id = (id + 2) % 1_000_000 | 1;
+        id = ((id + 2) % 1_000_000) | 1;
         [&header(0, FIN, id, 1)[..], &[0]].concat()
     });
 }

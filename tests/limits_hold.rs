@@ -198,6 +198,7 @@ fn stopped_readers_stay_within_the_budget_and_all_levels_are_passed() {
         let server = builder().memory(BUDGET).memory_per_connection(BUDGET).build();
         let pair = Pair::of(server.expect("a host"), dialling());
         let events = pair.server.subscribe();
+        let idle = raw(&pair.server);
         let (mut seen, mut most) = (vec![Pressure::Low], 0);
         let (mut near_ends, mut far_ends, mut writers) = (Vec::new(), Vec::new(), Vec::new());
         let mut busy = pair.connect();
@@ -227,6 +228,7 @@ fn stopped_readers_stay_within_the_budget_and_all_levels_are_passed() {
         let resets = far_ends.iter().filter(|conn| reset(conn)).count();
         assert!(resets > 0 && resets < far_ends.len() / 2, "{resets} of {}", far_ends.len());
         assert_carries(&mut busy.0, &mut busy.1, &payload(2, 1 << 20));
+        assert!(is_closed(&idle.socket), "an idle connection was kept");
         drop((near_ends, far_ends));
         writers.into_iter().for_each(|writer| writer.join().expect("no panic"));
         await_that("all levels down again", || {
@@ -255,7 +257,7 @@ fn raw(host: &Host) -> Raw {
 
 /// Whether the other side closes it, soon.
 fn is_closed(mut socket: &TcpStream) -> bool {
-    socket.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout");
+    socket.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
     let mut bytes = [0; 64];
     loop {
         match socket.read(&mut bytes) {

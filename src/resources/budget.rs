@@ -264,7 +264,10 @@ mod tests {
     fn host(limit: u64) -> (Arc<Budget>, Arc<AtomicUsize>) {
         let called = Arc::new(AtomicUsize::new(0));
         let calls = called.clone();
-        (Budget::new(limit, move || drop(calls.fetch_add(1, Relaxed))), called)
+        let call = move || {
+            calls.fetch_add(1, Relaxed);
+        };
+        (Budget::new(limit, call), called)
     }
 
     #[test]

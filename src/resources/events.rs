@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
 use libp2p_identity::PeerId;
@@ -108,10 +108,7 @@ impl Events {
 
     /// The next one; `None`: none came in time, or the host has ended.
     pub fn next_timeout(&self, time: Duration) -> Option<Event> {
-        match self.queue.recv_timeout(time) {
-            Ok(event) => Some(event),
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-        }
+        self.queue.recv_timeout(time).ok()
     }
 
     /// How many were left out because nobody took those before them.

@@ -280,7 +280,9 @@ mod tests {
         let resources = Resources::new(|_| 1);
         let called = Arc::new(AtomicUsize::new(0));
         let calls = called.clone();
-        resources.set_steward(move || drop(calls.fetch_add(1, Relaxed)));
+        resources.set_steward(move || {
+            calls.fetch_add(1, Relaxed);
+        });
         let now = Instant::now();
         let second = Duration::from_secs(1);
         assert!(resources.judge(Limit::Streams, 0) && resources.meters.say(now).is_none());

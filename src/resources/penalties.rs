@@ -141,7 +141,9 @@ mod tests {
     fn those_who_are_known_are_bounded() {
         let penalties = Penalties::new();
         let now = Instant::now();
-        (0..2 * MOST_KNOWN).for_each(|n| drop(penalties.note(n, Fault::Broken, now)));
+        for n in 0..2 * MOST_KNOWN {
+            penalties.note(n, Fault::Broken, now);
+        }
         assert_eq!(penalties.0.lock().len(), MOST_KNOWN);
         assert!(penalties.note(usize::MAX, Fault::Broken, now + 3 * PARDON).is_some());
         assert_eq!(penalties.0.lock().len(), 1);

@@ -344,7 +344,7 @@ impl Frame {
             code: if !is_data && is_reset { header.length } else { 0 },
             body: if is_data { header.length } else { 0 },
             tell_unwanted: !opens,
-            idle: !opens && !(is_data && header.length > 0),
+            idle: !(opens || is_data && header.length > 0),
         }
     }
 

@@ -7,7 +7,7 @@ mod common;
 
 use std::io::{Read, Write};
 use std::net::SocketAddr;
-use std::process::Child;
+use std::process::{Child, Command};
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -35,14 +35,14 @@ fn idle_connections_cost_a_server_little() {
         std::fs::create_dir(&dir).expect("a directory");
         let file = dir.join("server");
         let total = PROCESSES * OF_EACH;
-        let mut command = child(TEST, "server", &total.to_string());
+        let mut command = again("server", &total.to_string());
         let mut server = command.env("POINTSUB_TEST_FILE", &file).spawn().expect("spawn");
         let lines = || std::fs::read_to_string(&file).unwrap_or_default();
         await_that("the server", 10, || lines().contains('\n'));
         let address = lines().lines().next().expect("a line").to_owned();
         let socket = address.split(' ').nth(1).expect("its socket").to_owned();
         let idle: Vec<Child> =
-            (0..PROCESSES).map(|_| child(TEST, "idle", &socket).spawn().expect("spawn")).collect();
+            (0..PROCESSES).map(|_| again("idle", &socket).spawn().expect("spawn")).collect();
         await_that("all connections", 400, || lines().contains("all are there"));
         let worst = echo_with_many(address.split(' ').next().expect("its address"));
         drop(server.stdin.take());
@@ -115,6 +115,13 @@ fn serve(expected: usize) {
     say(format!("{} connections, grown by {grown} KiB\n", host.stats().connections));
     // Without a goodbye to each.
     std::process::exit(0);
+}
+
+/// This test in another process, though it is ignored.
+fn again(role: &str, argument: &str) -> Command {
+    let mut command = child(TEST, role, argument);
+    command.arg("--ignored");
+    command
 }
 
 /// KiB.

@@ -11,6 +11,7 @@ mod resources;
 mod stall;
 mod varint;
 
+pub use driver::Priority;
 pub use error::{Error, ErrorCode, Result, Severity};
 pub use host::{Host, HostBuilder, HostStats, PeerInfo};
 pub use libp2p_core::{Multiaddr, PeerId};
@@ -21,6 +22,9 @@ pub use message::{
 };
 pub use net::{Conn, ConnStats, Incoming, IntoIncoming, Listener, ListenerStats, ToPeerAddrs};
 pub use proto::noise::Cipher;
+pub use resources::budget::Pressure;
+pub use resources::events::{Event, Events};
+pub use resources::limits::{Limit, LimitStats};
 
 /// The README's program, compiled and run as a test of the documentation.
 #[cfg(doctest)]

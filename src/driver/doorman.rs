@@ -1,7 +1,7 @@
 //! The thread at the door: it accepts connections and does their handshakes, so
 //! that the public-key work of strangers delays nobody's established link.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;
@@ -19,23 +19,23 @@ use super::handshake::{Handshake, Secured};
 use super::waiter::For;
 use crate::error::Error;
 use crate::proto::noise::Identity;
+use crate::resources::addresses::Net;
+use crate::resources::limits::Limit;
 
 /// Who hears of it.
 pub(crate) trait Reception: Send + Sync {
+    /// Somebody knocks; `None`: the connection is closed at once.
+    fn enter(&self, from: SocketAddr) -> Option<Pass>;
+    /// Whether there is room for one more beside `now`.
+    fn fits(&self, limit: Limit, now: usize) -> bool;
     /// A handshake is complete.
-    fn arrived(&self, secured: Secured);
+    fn arrived(&self, secured: Secured, pass: Pass);
     /// A handshake failed, or took too long.
     fn failed(&self, from: SocketAddr, why: &Error);
 }
 
-/// What the doorman is bound by.
-#[derive(Clone, Debug)]
-pub(crate) struct DoorLimits {
-    /// A handshake is given up after this.
-    pub(crate) handshake: Duration,
-    /// Handshakes under way; above it the oldest is given up.
-    pub(crate) unfinished: usize,
-}
+/// What a connection counts against; it counts until this is dropped.
+pub(crate) type Pass = Box<dyn Send>;
 
 /// Ends the thread, and the listening with it.
 pub(crate) struct Door {
@@ -45,12 +45,12 @@ pub(crate) struct Door {
 }
 
 impl Door {
-    /// Starts to accept on these listeners.
+    /// Starts to accept on these listeners. A handshake is given up after `patience`.
     pub(crate) fn open(
         name: String,
         listeners: Vec<std::net::TcpListener>,
         identity: Arc<Identity>,
-        limits: DoorLimits,
+        patience: Duration,
         reception: Arc<dyn Reception>,
     ) -> io::Result<Door> {
         let poll = Poll::new()?;
@@ -72,7 +72,7 @@ impl Door {
             retry: None,
             complaint: None,
             identity,
-            limits,
+            patience,
             reception,
             stop: stop.clone(),
         };
@@ -106,12 +106,13 @@ struct Doorman {
     /// Guests by arrival; those who left are skipped.
     order: VecDeque<(usize, u64, Instant)>,
     count: u64,
-    /// The process was out of descriptors: accept again then.
+    /// Accept again then: the process was out of descriptors, or it was the turn of
+    /// those who are inside.
     retry: Option<Instant>,
     /// When that was last said.
     complaint: Option<Instant>,
     identity: Arc<Identity>,
-    limits: DoorLimits,
+    patience: Duration,
     reception: Arc<dyn Reception>,
     stop: Arc<AtomicBool>,
 }
@@ -120,6 +121,8 @@ struct Doorman {
 struct Guest {
     number: u64,
     from: SocketAddr,
+    net: Option<Net>,
+    pass: Pass,
     handshake: Handshake,
     /// What the poll watches for.
     watched: For,
@@ -152,13 +155,13 @@ impl Doorman {
     }
 
     fn timeout(&self) -> Option<Duration> {
-        let late = self.order.front().map(|(_, _, at)| *at + self.limits.handshake);
+        let late = self.order.front().map(|(_, _, at)| *at + self.patience);
         let next = [late, self.retry].into_iter().flatten().min()?;
         Some(next.saturating_duration_since(Instant::now()))
     }
 
     fn accept(&mut self, i: usize) {
-        loop {
+        for _ in 0..MOST_AT_ONCE {
             match self.listeners[i].accept() {
                 Ok((socket, from)) => self.greet(TcpStream::from(socket), from),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
@@ -171,6 +174,8 @@ impl Doorman {
                 }
             }
         }
+        // However many come, those who came before them go on.
+        self.retry = Some(Instant::now());
     }
 
     /// At most once a minute.
@@ -183,9 +188,9 @@ impl Doorman {
     }
 
     fn greet(&mut self, socket: TcpStream, from: SocketAddr) {
-        if self.guests.len() >= self.limits.unfinished {
-            self.dismiss_oldest();
-        }
+        let Some(pass) = self.reception.enter(from) else { return };
+        let net = Net::of(from);
+        self.make_room(net);
         if socket.set_nodelay(true).is_err() || socket.set_nonblocking(true).is_err() {
             return;
         }
@@ -193,6 +198,8 @@ impl Doorman {
         let guest = Guest {
             number: self.count,
             from,
+            net,
+            pass,
             handshake: Handshake::listener(socket, self.identity.clone()),
             watched: For::Reading,
         };
@@ -224,7 +231,7 @@ impl Doorman {
             }
             Ok(true) => {
                 if let Some(guest) = self.see_off(key) {
-                    self.reception.arrived(guest.handshake.finish());
+                    self.reception.arrived(guest.handshake.finish(), guest.pass);
                 }
             }
             Err(e) => {
@@ -246,7 +253,7 @@ impl Doorman {
     fn dismiss_late(&mut self, now: Instant) {
         while let Some(&(key, number, since)) = self.order.front() {
             let present = self.guests.get(key).is_some_and(|g| g.number == number);
-            if present && now.saturating_duration_since(since) < self.limits.handshake {
+            if present && now.saturating_duration_since(since) < self.patience {
                 return;
             }
             self.order.pop_front();
@@ -256,11 +263,34 @@ impl Doorman {
         }
     }
 
-    fn dismiss_oldest(&mut self) {
-        while let Some((key, number, _)) = self.order.pop_front() {
-            if self.guests.get(key).is_some_and(|g| g.number == number) {
-                return self.dismiss(key, "too many handshakes are under way");
+    /// Gives up the oldest handshakes that are too many with one more from `net`.
+    fn make_room(&mut self, net: Option<Net>) {
+        if net.is_some() {
+            let there = self.guests.iter().filter(|(_, g)| g.net == net).count();
+            if !self.reception.fits(Limit::HandshakesPerAddress, there) {
+                self.dismiss_oldest(net);
             }
+        }
+        if !self.reception.fits(Limit::Handshakes, self.guests.len()) {
+            // Whoever sends many pays for it, not those who came one by one.
+            self.dismiss_oldest(self.largest_crowd());
+        }
+    }
+
+    fn largest_crowd(&self) -> Option<Net> {
+        let mut crowds = HashMap::new();
+        self.guests.iter().for_each(|(_, g)| *crowds.entry(g.net).or_insert(0) += 1);
+        crowds.into_iter().max_by_key(|(_, count)| *count).and_then(|(net, _)| net)
+    }
+
+    fn dismiss_oldest(&mut self, net: Option<Net>) {
+        let of_net = |&(key, number, _): &(usize, u64, Instant)| {
+            self.guests.get(key).is_some_and(|g| g.number == number && g.net == net)
+        };
+        if let Some(at) = self.order.iter().position(of_net)
+            && let Some((key, ..)) = self.order.remove(at)
+        {
+            self.dismiss(key, "too many handshakes are under way");
         }
     }
 
@@ -283,6 +313,8 @@ fn is_theirs(e: &io::Error) -> bool {
     )
 }
 
+/// Connections accepted before those who are inside are attended to.
+const MOST_AT_ONCE: usize = 32;
 const WAKE: Token = Token(usize::MAX);
 /// After the process ran out of descriptors.
 const BACKOFF: Duration = Duration::from_millis(100);

@@ -13,6 +13,8 @@ use crate::resources::buffers::{self, Buffer};
 pub(crate) struct Inbox {
     chunks: VecDeque<Chunk>,
     len: usize,
+    /// Of all chunks.
+    capacity: usize,
 }
 
 struct Chunk {
@@ -24,6 +26,11 @@ struct Chunk {
 impl Inbox {
     pub(crate) fn len(&self) -> usize {
         self.len
+    }
+
+    /// The memory that it takes.
+    pub(crate) fn capacity(&self) -> usize {
+        self.capacity
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -43,7 +50,9 @@ impl Inbox {
         if self.chunks.back().is_none_or(|c| c.data.len() - c.end < n) {
             // A stream that holds little borrows little.
             let size = if self.len + n > UNPOOLED { buffers::SMALL_BATCH } else { n.max(1024) };
-            self.chunks.push_back(Chunk { data: take(size.max(n)), start: 0, end: 0 });
+            let data = take(size.max(n));
+            self.capacity += data.len();
+            self.chunks.push_back(Chunk { data, start: 0, end: 0 });
         }
         let chunk = self.chunks.back_mut().expect("a chunk with room was just made sure of");
         &mut chunk.data[chunk.end..chunk.end + n]
@@ -101,6 +110,7 @@ impl Inbox {
                 (first.start, first.end) = (0, 0);
                 return;
             }
+            self.capacity -= first.data.len();
             self.chunks.pop_front();
         }
     }
@@ -108,6 +118,7 @@ impl Inbox {
     /// Forgets everything; returns how much that was.
     pub(crate) fn clear(&mut self) -> usize {
         self.chunks = VecDeque::new();
+        self.capacity = 0;
         std::mem::take(&mut self.len)
     }
 }

@@ -12,8 +12,9 @@ mod spin;
 mod stream;
 mod waiter;
 
-pub(crate) use doorman::{Door, DoorLimits, Reception};
+pub(crate) use doorman::{Door, Pass, Reception};
 pub(crate) use handshake::Secured;
 pub(crate) use link::{Link, LinkLimits, Negotiated, Offer, Owner, Patience};
 pub(crate) use race::{Canceller, Family, Outcome, Place, Race};
+pub use stream::Priority;
 pub(crate) use stream::{Answer, Service, Stream};

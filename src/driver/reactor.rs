@@ -9,7 +9,7 @@ use std::io;
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -27,7 +27,12 @@ pub(crate) struct Handle {
     waker: mio::Waker,
     links: Mutex<Links>,
     errands: Mutex<Errands>,
+    chore: OnceLock<Chore>,
 }
+
+/// What the loop does for its owner now and then, without a lock. It returns when
+/// it is to be called again unasked.
+pub(crate) type Chore = Box<dyn Fn(Instant) -> Option<Instant> + Send + Sync>;
 
 /// The links by token. A token carries the generation of its place, so that an
 /// event that comes late cannot meet a stranger.
@@ -43,6 +48,7 @@ struct Errands {
     tick: Vec<Arc<Link>>,
     pump: Vec<Arc<Link>>,
     timers: Vec<(Instant, Token)>,
+    chore: bool,
     stop: bool,
 }
 
@@ -54,9 +60,15 @@ pub(crate) fn start(name: String) -> io::Result<(Arc<Handle>, JoinHandle<()>)> {
         waker: mio::Waker::new(poll.registry(), WAKE)?,
         links: Mutex::default(),
         errands: Mutex::default(),
+        chore: OnceLock::new(),
     });
-    let reactor =
-        Reactor { poll, handle: handle.clone(), ticking: Vec::new(), timers: BinaryHeap::new() };
+    let reactor = Reactor {
+        poll,
+        handle: handle.clone(),
+        ticking: Vec::new(),
+        timers: BinaryHeap::new(),
+        chore: None,
+    };
     let thread = std::thread::Builder::new().name(name).spawn(move || reactor.run())?;
     Ok((handle, thread))
 }
@@ -135,6 +147,19 @@ impl Handle {
         self.errand(|e| e.pump.push(link.clone()));
     }
 
+    /// The chore of this loop; only the first one counts.
+    pub(crate) fn set_chore(
+        &self,
+        chore: impl Fn(Instant) -> Option<Instant> + Send + Sync + 'static,
+    ) {
+        let _ = self.chore.set(Box::new(chore));
+    }
+
+    /// Does the chore in a moment.
+    pub(crate) fn chore_soon(&self) {
+        self.errand(|e| e.chore = true);
+    }
+
     /// Ends the thread.
     pub(crate) fn stop(&self) {
         self.errand(|e| e.stop = true);
@@ -160,6 +185,8 @@ struct Reactor {
     handle: Arc<Handle>,
     ticking: Vec<Arc<Link>>,
     timers: BinaryHeap<Reverse<(Instant, Token)>>,
+    /// When the chore is due.
+    chore: Option<Instant>,
 }
 
 impl Reactor {
@@ -189,6 +216,7 @@ impl Reactor {
             }
             self.tick();
             self.fire();
+            self.do_chore();
         }
     }
 
@@ -196,7 +224,9 @@ impl Reactor {
         if !self.ticking.is_empty() {
             return Some(TICK);
         }
-        self.timers.peek().map(|Reverse((at, _))| at.saturating_duration_since(Instant::now()))
+        let timer = self.timers.peek().map(|Reverse((at, _))| *at);
+        let next = [timer, self.chore].into_iter().flatten().min()?;
+        Some(next.saturating_duration_since(Instant::now()))
     }
 
     /// `false`: the loop is to end.
@@ -209,12 +239,24 @@ impl Reactor {
                 ..std::mem::replace(&mut *errands, Errands { stop, ..Errands::default() })
             }
         };
+        if errands.chore {
+            self.chore = Some(Instant::now());
+        }
         self.timers.extend(errands.timers.into_iter().map(Reverse));
         self.ticking.extend(errands.tick);
         for link in errands.pump {
             guarded(&link, |link| link.on_readable());
         }
         !errands.stop
+    }
+
+    fn do_chore(&mut self) {
+        let now = Instant::now();
+        if self.chore.is_some_and(|at| at <= now) {
+            let chore = self.handle.chore.get();
+            let next = chore.map(|chore| catch_unwind(AssertUnwindSafe(|| chore(now))));
+            self.chore = next.and_then(|next| next.ok().flatten());
+        }
     }
 
     fn tick(&mut self) {

@@ -2,7 +2,7 @@
 
 use std::io::IoSliceMut;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -12,6 +12,7 @@ use super::waiter::Waiter;
 use crate::error::{Error, Result};
 use crate::proto::multistream;
 use crate::proto::yamux::{Body, Flow, RecvWindow, StreamId};
+use crate::resources::budget::{Account, Budget};
 
 /// Shared by the link's table and the conns on it. `state` is a leaf lock but
 /// for the link's control queue and the owner's accept queue, which come after.
@@ -22,6 +23,9 @@ pub(crate) struct Stream {
     pub(crate) counters: Counters,
     /// The peer has confirmed it, or has opened it.
     pub(super) acked: AtomicBool,
+    /// A conn has it, or had.
+    accepted: AtomicBool,
+    priority: AtomicU8,
     pub(crate) state: Mutex<State>,
 }
 
@@ -49,17 +53,39 @@ impl Counters {
 pub(crate) struct State {
     inbox: Inbox,
     window: RecvWindow,
+    /// What it takes of the memory budget.
+    account: Account,
+    /// Consumed and not granted, because it is of low priority.
+    withheld: usize,
+    /// When something was last taken out of it.
+    read_at: Instant,
     /// How the peer's direction ended; reads see it behind the inbox.
     end: Option<End>,
     /// Why nothing can be written any more.
     write_end: Option<Error>,
     /// Our FIN or RST is queued.
     closed: bool,
+    /// Bytes sent when the peer last granted credit.
+    credited_at: u64,
     /// What arrives is thrown away: reads were shut down.
     deaf: bool,
     pub(super) user: User,
     pub(super) readers: Waiters,
     pub(super) writers: Waiters,
+}
+
+/// Which conns come first where there is not enough for all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Priority {
+    /// It steps aside: while its connection's output waits for the network its writes
+    /// wait for the others', and while the host is out of memory its peer may not send.
+    Low,
+    /// As usual.
+    #[default]
+    Normal,
+    /// It is reset last where the host is out of memory.
+    High,
 }
 
 /// How the peer's direction of a stream ended.
@@ -74,13 +100,35 @@ pub(crate) enum End {
 /// Who the stream's bytes are for.
 pub(crate) enum User {
     /// Nobody yet: the protocol is being agreed on.
-    Negotiating(multistream::Listener),
+    Negotiating(
+        multistream::Listener,
+        #[expect(dead_code, reason = "held until the stream is something else")] Place,
+    ),
     /// A conn, or the accept queue.
     Conn,
     /// A protocol that the host answers by itself.
     Service(Box<dyn Service>),
     /// Its last handle was dropped, at this moment.
     Gone(Instant),
+}
+
+/// A place among the streams that have no protocol yet; dropped, it is free.
+pub(crate) struct Place {
+    count: Arc<AtomicUsize>,
+    /// How many there were without it.
+    pub(super) others: usize,
+}
+
+impl Place {
+    pub(super) fn new(count: &Arc<AtomicUsize>) -> Place {
+        Place { others: count.fetch_add(1, Relaxed), count: count.clone() }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.count.fetch_sub(1, Relaxed);
+    }
 }
 
 /// A protocol that is answered where its bytes arrive, without a thread.
@@ -141,27 +189,61 @@ pub(crate) enum Ready {
 
 impl Stream {
     /// A new stream of the link's table.
-    pub(crate) fn new(id: StreamId, flow: Arc<Flow>, user: User, now: Instant) -> Arc<Stream> {
+    pub(crate) fn new(
+        id: StreamId,
+        flow: Arc<Flow>,
+        user: User,
+        budget: &Arc<Budget>,
+        now: Instant,
+    ) -> Arc<Stream> {
         // Those that the peer opens are negotiated by us first.
-        let acked = matches!(user, User::Negotiating(_));
+        let acked = matches!(user, User::Negotiating(..));
         Arc::new(Stream {
             id,
             flow,
             opened: now,
             counters: Counters::default(),
             acked: AtomicBool::new(acked),
+            accepted: AtomicBool::new(!acked),
+            priority: AtomicU8::new(Priority::Normal as u8),
             state: Mutex::new(State {
                 inbox: Inbox::default(),
                 window: RecvWindow::new(),
+                account: Account::new(budget.clone()),
+                withheld: 0,
+                read_at: now,
                 end: None,
                 write_end: None,
                 closed: false,
+                credited_at: 0,
                 deaf: false,
                 user,
                 readers: Waiters::default(),
                 writers: Waiters::default(),
             }),
         })
+    }
+
+    pub(crate) fn priority(&self) -> Priority {
+        match self.priority.load(Relaxed) {
+            0 => Priority::Low,
+            1 => Priority::Normal,
+            _ => Priority::High,
+        }
+    }
+
+    pub(crate) fn set_priority(&self, priority: Priority) {
+        self.priority.store(priority as u8, Relaxed);
+    }
+
+    /// Somebody has taken it out of the accept queue.
+    pub(crate) fn accept(&self) {
+        self.accepted.store(true, Relaxed);
+    }
+
+    /// Whether it is a conn: ours, or accepted.
+    pub(super) fn accepted(&self) -> bool {
+        self.accepted.load(Relaxed)
     }
 }
 
@@ -187,6 +269,7 @@ impl State {
             // that must not go behind what is here already.
             to.overtaken |= to.id == Some(id) && to.filled > 0;
             self.inbox.push(body)?;
+            self.account.hold(self.inbox.capacity());
             0
         };
         self.readers.wake();
@@ -199,7 +282,9 @@ impl State {
             return Some(Ready::End(Ok(())));
         }
         if !self.inbox.is_empty() {
-            return Some(Ready::Bytes(self.inbox.read(bufs)));
+            let n = self.inbox.read(bufs);
+            self.account.hold(self.inbox.capacity());
+            return Some(Ready::Bytes(n));
         }
         self.ended().map(Ready::End)
     }
@@ -230,14 +315,28 @@ impl State {
     /// Takes bytes that were peeked at.
     pub(super) fn skip(&mut self, n: usize) {
         self.inbox.consume(n);
+        self.account.hold(self.inbox.capacity());
     }
 
     /// The application has consumed so much: the window to grant, if it is due.
-    pub(super) fn consumed(&mut self, n: usize, now: Instant, rtt: Duration) -> Option<u32> {
+    /// `paused`: it is not granted yet.
+    pub(super) fn consumed(
+        &mut self,
+        n: usize,
+        now: Instant,
+        rtt: Duration,
+        paused: bool,
+    ) -> Option<u32> {
+        self.read_at = now;
         if n == 0 || self.end.is_some() {
             return None;
         }
-        self.window.consumed(n, now, rtt, &mut |_| true)
+        if paused {
+            self.withheld += n;
+            return None;
+        }
+        let (n, account) = (n + self.withheld(), &mut self.account);
+        self.window.consumed(n, now, rtt, &mut |extra| account.promise(extra))
     }
 
     /// The window that the peer may fill.
@@ -249,11 +348,30 @@ impl State {
     pub(super) fn deafen(&mut self) -> usize {
         self.deaf = true;
         self.readers.wake();
-        self.inbox.clear()
+        self.throw_away()
+    }
+
+    /// What waits is thrown away, and was not read. Returns how much it was.
+    pub(super) fn throw_away(&mut self) -> usize {
+        let n = self.inbox.clear();
+        self.account.hold(0);
+        n
+    }
+
+    /// What it holds, if nobody has read any of it for so long.
+    pub(crate) fn stalled(&self, now: Instant, time: Duration) -> Option<usize> {
+        let stalled = now.saturating_duration_since(self.read_at) >= time;
+        (stalled && !self.inbox.is_empty()).then(|| self.inbox.capacity())
+    }
+
+    /// What was not granted though it was consumed.
+    pub(super) fn withheld(&mut self) -> usize {
+        std::mem::take(&mut self.withheld)
     }
 
     /// The peer has finished.
     pub(super) fn finish(&mut self) {
+        self.account.end();
         self.end.get_or_insert(End::Fin);
         self.readers.wake();
     }
@@ -261,6 +379,7 @@ impl State {
     /// The stream was reset, or its link lost. Bytes and an end that had arrived
     /// stay.
     pub(super) fn break_off(&mut self, why: &Error) {
+        self.account.end();
         self.end.get_or_insert_with(|| End::Broken(why.clone()));
         self.write_end.get_or_insert_with(|| why.clone());
         self.closed = true;
@@ -273,6 +392,12 @@ impl State {
         self.write_end.get_or_insert(why);
         self.writers.wake();
         !std::mem::replace(&mut self.closed, true)
+    }
+
+    /// The peer grants credit, and we have sent so much by now. Whether there was
+    /// a reason: it let us send nothing before, or we have sent something since.
+    pub(super) fn credit_was_due(&mut self, sent: u64) -> bool {
+        std::mem::replace(&mut self.credited_at, sent) != sent
     }
 
     pub(super) fn write_end(&self) -> Option<&Error> {

@@ -72,6 +72,7 @@ impl Backlog {
             }
             if let Some(arrival) = queue.waiting.pop_front() {
                 queue.forget_one(&arrival.link.peer);
+                arrival.stream.accept();
                 self.accepted.fetch_add(1, Relaxed);
                 return Ok(Some(arrival));
             }

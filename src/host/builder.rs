@@ -10,11 +10,14 @@ use std::time::Duration;
 use libp2p_core::Multiaddr;
 use libp2p_identity::{Keypair, PeerId};
 
-use super::core::{Core, Gate, Limits};
+use super::core::{Core, Limits};
+use super::gate::{Allow, Gate};
+use super::limits::Chosen;
 use super::{Handle, Host, addrs, keyfile};
-use crate::driver::{Door, DoorLimits, LinkLimits};
+use crate::driver::{Door, LinkLimits};
 use crate::error::{Error, ErrorCode, Result};
 use crate::proto::noise::{Capabilities, Cipher, Identity};
+use crate::resources::Resources;
 
 /// Builds a [`Host`]. Nothing has to be set.
 ///
@@ -24,7 +27,8 @@ use crate::proto::noise::{Capabilities, Cipher, Identity};
 pub struct HostBuilder {
     keypair: Result<Option<Keypair>>,
     listen: Vec<Result<Vec<SocketAddr>>>,
-    gate: Gate,
+    allow: Allow,
+    pub(super) chosen: Chosen,
     capabilities: Capabilities,
     idle: Duration,
     keepalive: Duration,
@@ -40,7 +44,8 @@ impl Default for HostBuilder {
         HostBuilder {
             keypair: Ok(None),
             listen: Vec::new(),
-            gate: Box::new(|_| true),
+            allow: Box::new(|_| true),
+            chosen: Chosen::default(),
             capabilities: Capabilities::default(),
             idle: Duration::from_secs(60),
             keepalive: Duration::from_secs(15),
@@ -89,7 +94,7 @@ impl HostBuilder {
     /// it, on the listening thread; `false` closes the connection. Default: all.
     /// Peers that this host dials are not asked about.
     pub fn allow(mut self, gate: impl Fn(&PeerId) -> bool + Send + Sync + 'static) -> HostBuilder {
-        self.gate = Box::new(gate);
+        self.allow = Box::new(gate);
         self
     }
 
@@ -183,7 +188,6 @@ impl HostBuilder {
                 idle: self.idle,
                 keepalive: self.keepalive,
                 silence: SILENCE,
-                streams: STREAMS,
                 orphan: ORPHAN,
                 negotiation: self.negotiation,
                 spin: self.spin,
@@ -191,18 +195,20 @@ impl HostBuilder {
             dial: self.dial,
             linger: self.linger,
         };
-        let core = Core::new(identity.clone(), limits, self.gate, addrs)?;
+        let resources = Resources::new(|limit| self.chosen.most(limit));
+        let gate = Gate::new(self.allow, self.chosen.rate(), resources.clone());
+        let core = Core::new(identity.clone(), limits, resources, gate, addrs)?;
         // From here on a failure ends what was started.
         let host = Host { handle: Arc::new(Handle { core: core.clone() }) };
         if !listeners.is_empty() {
-            let limits = DoorLimits { handshake: self.handshake, unfinished: UNFINISHED };
             let name = "pointsub-accept".into();
-            core.set_door(Door::open(name, listeners, identity, limits, core.clone())?);
+            core.set_door(Door::open(name, listeners, identity, self.handshake, core.clone())?);
         }
         Ok(host)
     }
 
     fn check(&self) -> Result<()> {
+        self.chosen.check()?;
         let times = [
             ("keepalive", self.keepalive, Duration::from_millis(10)),
             ("dial_timeout", self.dial, Duration::from_millis(1)),
@@ -236,11 +242,7 @@ impl fmt::Debug for HostBuilder {
 
 /// A peer that says nothing for so long after a ping is lost.
 const SILENCE: Duration = Duration::from_secs(10);
-/// Streams that a peer may have open on one connection.
-const STREAMS: usize = 1024;
 /// A stream that was dropped here and not finished by the peer is reset after this.
 const ORPHAN: Duration = Duration::from_secs(30);
-/// Inbound handshakes under way.
-const UNFINISHED: usize = 256;
 /// No time is longer.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);

@@ -7,7 +7,6 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Weak};
@@ -21,26 +20,34 @@ use parking_lot::{Condvar, Mutex};
 use super::addrs;
 use super::backlog::{Arrival, Backlog};
 use super::dial::Dial;
+use super::gate::Gate;
 use super::services;
+use super::steward::Steward;
 use crate::driver::{
-    Door, Link, LinkLimits, Offer, Outcome, Owner, Place, Race, Reception, Secured, Stream, reactor,
+    Door, Link, LinkLimits, Offer, Outcome, Owner, Pass, Place, Race, Reception, Secured, Stream,
+    reactor,
 };
 use crate::error::{Error, ErrorCode, Result};
 use crate::proto::identify::{self, Identify};
 use crate::proto::noise::Identity;
 use crate::proto::ping;
-
-/// Says who may come in.
-pub(crate) type Gate = Box<dyn Fn(&PeerId) -> bool + Send + Sync>;
+use crate::resources::Resources;
+use crate::resources::events::Event;
+use crate::resources::limits::Limit;
+use crate::resources::penalties::Fault;
 
 pub(crate) struct Core {
     pub(crate) identity: Arc<Identity>,
     pub(crate) limits: Limits,
     pub(crate) counters: HostCounters,
     pub(crate) opened: Instant,
+    pub(crate) resources: Arc<Resources>,
+    steward: Steward,
     listening: Vec<SocketAddr>,
     gate: Gate,
     peers: Mutex<HashMap<PeerId, Peer>>,
+    /// What each link counts against, by its number.
+    passes: Mutex<HashMap<u64, Pass>>,
     protocols: Mutex<HashMap<Arc<str>, Arc<Backlog>>>,
     reactor: Arc<reactor::Handle>,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -85,18 +92,28 @@ impl Core {
     pub(crate) fn new(
         identity: Arc<Identity>,
         limits: Limits,
+        resources: Arc<Resources>,
         gate: Gate,
         listening: Vec<SocketAddr>,
     ) -> io::Result<Arc<Core>> {
         let (reactor, thread) = reactor::start("pointsub".into())?;
-        Ok(Arc::new_cyclic(|me| Core {
+        let waker = Arc::downgrade(&reactor);
+        resources.set_steward(move || {
+            if let Some(reactor) = waker.upgrade() {
+                reactor.chore_soon();
+            }
+        });
+        let core = Arc::new_cyclic(|me: &Weak<Core>| Core {
             identity,
             limits,
             counters: HostCounters::default(),
             opened: Instant::now(),
+            resources,
+            steward: Steward::default(),
             listening,
             gate,
             peers: Mutex::default(),
+            passes: Mutex::default(),
             protocols: Mutex::default(),
             reactor,
             thread: Mutex::new(Some(thread)),
@@ -106,7 +123,13 @@ impl Core {
             ended: Mutex::new(false),
             ending: Condvar::new(),
             me: me.clone(),
-        }))
+        });
+        let me = Arc::downgrade(&core);
+        core.reactor.set_chore(move |now| {
+            let core = me.upgrade()?;
+            core.steward.look(&core, now)
+        });
+        Ok(core)
     }
 
     /// The listening sockets are at work from now on.
@@ -222,7 +245,10 @@ impl Core {
         let race = Race::new(self.identity.clone(), peer, &dial.places, ends);
         dial.run(race, deadline, move |outcome| {
             let result = match outcome {
-                Outcome::Won(secured) => core.new_link(secured),
+                Outcome::Won(secured) => {
+                    let pass = core.gate.leave().ok_or_else(too_many_connections);
+                    pass.and_then(|pass| core.new_link(secured, pass))
+                }
                 Outcome::Lost(e) => Err(e),
                 Outcome::Unfinished(_) => {
                     Err(Error::new(ErrorCode::Timeout, "the dial was given up"))
@@ -243,7 +269,7 @@ impl Core {
     }
 
     /// Makes a link of a secured connection and lists it.
-    fn new_link(&self, secured: Secured) -> Result<Arc<Link>> {
+    fn new_link(&self, secured: Secured, pass: Pass) -> Result<Arc<Link>> {
         let id = self.next_link.fetch_add(1, Relaxed);
         let owner: Weak<dyn Owner> = self.me.clone();
         let Secured { socket, upgraded, input, rtt } = secured;
@@ -252,6 +278,12 @@ impl Core {
         {
             let mut peers = self.peers.lock();
             self.check_open()?;
+            let inbound = |p: &Peer| p.links.iter().filter(|l| !l.dialled).count();
+            let there = peers.get(&link.peer).map_or(0, inbound);
+            if !link.dialled && !self.resources.judge(Limit::ConnectionsPerPeer, there) {
+                return Err(too_many_connections());
+            }
+            self.passes.lock().insert(id, pass);
             let entry = peers.entry(link.peer).or_default();
             entry.links.push(link.clone());
             entry.prefer_one(&self.peer_id());
@@ -266,6 +298,8 @@ impl Core {
         }
         log::debug!(link = id, peer:% = link.peer, remote:% = link.remote, dialled = link.dialled,
             pointsub; "connected");
+        let (connection, peer, dialled) = (id, link.peer, link.dialled);
+        self.resources.feed.tell(|| Event::ConnectionOpened { connection, peer, dialled });
         Ok(link)
     }
 
@@ -335,6 +369,7 @@ impl Core {
         if let Some(thread) = self.thread.lock().take() {
             let _ = thread.join();
         }
+        self.resources.feed.end();
         *self.ended.lock() = true;
         self.ending.notify_all();
     }
@@ -375,9 +410,17 @@ impl Owner for Core {
             return Offer::Refused;
         };
         if backlog.push(Arrival { link: link.clone(), stream: stream.clone() }) {
+            self.resources.feed.tell(|| Event::StreamOpened {
+                connection: link.id,
+                peer: link.peer,
+                stream: stream.id,
+                protocol: backlog.protocol.clone(),
+                dialled: false,
+            });
             Offer::Taken
         } else {
             self.counters.queue_refused.fetch_add(1, Relaxed);
+            self.resources.reject(Limit::AcceptQueue);
             Offer::Refused
         }
     }
@@ -387,6 +430,12 @@ impl Owner for Core {
         if why.code() == ErrorCode::ConnectionReset {
             self.counters.links_lost.fetch_add(1, Relaxed);
         }
+        if matches!(why.code(), ErrorCode::ProtocolViolation | ErrorCode::DecryptFailed) {
+            self.gate.blame(link.peer, link.remote, Fault::Broken, Instant::now());
+        }
+        drop(self.passes.lock().remove(&link.id));
+        let (connection, peer) = (link.id, link.peer);
+        self.resources.feed.tell(|| Event::ConnectionClosed { connection, peer, why: why.clone() });
         let mut peers = self.peers.lock();
         if let Some(entry) = peers.get_mut(&link.peer) {
             entry.links.retain(|l| !Arc::ptr_eq(l, link));
@@ -396,6 +445,10 @@ impl Owner for Core {
 
     fn limits(&self) -> &LinkLimits {
         &self.limits.link
+    }
+
+    fn resources(&self) -> &Arc<Resources> {
+        &self.resources
     }
 }
 
@@ -415,22 +468,44 @@ impl Core {
 }
 
 impl Reception for Core {
-    fn arrived(&self, secured: Secured) {
-        let peer = secured.upgraded.peer;
-        // A gate that panics lets nobody in; the door stays in service.
-        if !catch_unwind(AssertUnwindSafe(|| (self.gate)(&peer))).unwrap_or(false) {
-            self.counters.gate_refused.fetch_add(1, Relaxed);
-            log::debug!(peer:% = peer; "refused: not allowed here");
+    fn enter(&self, from: SocketAddr) -> Option<Pass> {
+        self.gate.enter(from, Instant::now())
+    }
+
+    fn fits(&self, limit: Limit, now: usize) -> bool {
+        self.resources.judge(limit, now)
+    }
+
+    fn arrived(&self, secured: Secured, pass: Pass) {
+        let (peer, now) = (secured.upgraded.peer, Instant::now());
+        let from = secured.socket.peer_addr();
+        let blame = || {
+            if let Ok(from) = from {
+                self.gate.blame(peer, from, Fault::Refused, now);
+            }
+        };
+        if self.gate.is_banned(&peer, now) {
             return;
         }
-        match self.new_link(secured) {
+        if !self.gate.allows(&peer) {
+            self.counters.gate_refused.fetch_add(1, Relaxed);
+            log::debug!(peer:% = peer; "refused: not allowed here");
+            return blame();
+        }
+        match self.new_link(secured, pass) {
             Ok(_) => drop(self.counters.accepted.fetch_add(1, Relaxed)),
-            Err(e) => log::debug!(peer:% = peer; "an inbound connection was dropped: {e}"),
+            Err(e) => {
+                log::debug!(peer:% = peer; "an inbound connection was dropped: {e}");
+                if e.code() == ErrorCode::TooManyConnections {
+                    blame();
+                }
+            }
         }
     }
 
     fn failed(&self, from: SocketAddr, why: &Error) {
         self.counters.handshakes_failed.fetch_add(1, Relaxed);
+        self.gate.blame_address(from, Fault::Refused, Instant::now());
         log::debug!(from:% = from; "an inbound handshake failed: {why}");
     }
 }
@@ -461,6 +536,10 @@ fn forget_if_empty(peers: &mut HashMap<PeerId, Peer>, peer: &PeerId) {
     if peers.get(peer).is_some_and(empty) {
         peers.remove(peer);
     }
+}
+
+fn too_many_connections() -> Error {
+    Error::new(ErrorCode::TooManyConnections, "there are too many connections")
 }
 
 pub(crate) fn shut_down() -> Error {

@@ -6,9 +6,12 @@ pub(crate) mod backlog;
 mod builder;
 pub(crate) mod core;
 mod dial;
+mod gate;
 mod keyfile;
+mod limits;
 mod services;
 mod stats;
+mod steward;
 
 use std::fmt;
 use std::io;
@@ -23,6 +26,7 @@ use self::core::Core;
 use crate::driver::{Link, Negotiated, Stream};
 use crate::error::{Error, ErrorCode, Result};
 use crate::proto::{identify, ping};
+use crate::resources::events::{Event, Events};
 
 pub use ask::PeerInfo;
 pub use builder::HostBuilder;
@@ -188,6 +192,11 @@ impl Host {
         self.core().shut_down();
     }
 
+    /// What happens from now on: connections, streams, limits, memory.
+    pub fn subscribe(&self) -> Events {
+        self.core().resources.feed.subscribe()
+    }
+
     /// What the host has done so far, and what it has now.
     pub fn stats(&self) -> HostStats {
         HostStats::of(self.core())
@@ -224,7 +233,16 @@ impl Handle {
             let limit = Instant::now() + self.core.limits.link.negotiation;
             let until = deadline.map_or(limit, |at| at.min(limit));
             match link.open(protocol, Some(until))? {
-                Negotiated::Open(stream) => return Ok((link, stream)),
+                Negotiated::Open(stream) => {
+                    self.core.resources.feed.tell(|| Event::StreamOpened {
+                        connection: link.id,
+                        peer: link.peer,
+                        stream: stream.id,
+                        protocol: protocol.into(),
+                        dialled: true,
+                    });
+                    return Ok((link, stream));
+                }
                 // An idle close that crossed our opening, most likely.
                 Negotiated::LinkGone(_) if again => again = false,
                 Negotiated::LinkGone(why) => {

@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::core::Core;
+use crate::resources::budget::Pressure;
+use crate::resources::limits::{Limit, LimitStats};
 
 /// What a host has done since it was built, and what it has now. Taking it is
 /// cheap: a few counters, and a short look at each connection.
@@ -34,9 +36,20 @@ pub struct HostStats {
     pub refused_by_queue: u64,
     /// Connections that ended without a goodbye.
     pub connections_lost: u64,
+    /// How each limit stands, in the order of [`Limit::ALL`].
+    pub limits: Vec<LimitStats>,
+    /// How short of memory the host is.
+    pub pressure: Pressure,
+    /// Bytes that it holds, of [`memory`](crate::HostBuilder::memory).
+    pub memory: u64,
 }
 
 impl HostStats {
+    /// How often something was turned away because of this limit.
+    pub fn rejections(&self, limit: Limit) -> u64 {
+        self.limits.iter().find(|l| l.limit == limit).map_or(0, |l| l.rejections)
+    }
+
     pub(super) fn of(core: &Core) -> HostStats {
         let links = core.links();
         let sum = |f: fn(&crate::driver::Link) -> &AtomicU64| -> u64 {
@@ -56,6 +69,9 @@ impl HostStats {
             refused_by_allow: counters.gate_refused.load(Relaxed),
             refused_by_queue: counters.queue_refused.load(Relaxed),
             connections_lost: counters.links_lost.load(Relaxed),
+            limits: core.resources.snapshot(),
+            pressure: core.resources.memory.level(),
+            memory: core.resources.memory.used(),
         }
     }
 }

@@ -11,7 +11,7 @@ use libp2p_core::Multiaddr;
 use libp2p_identity::PeerId;
 
 use super::{ConnStats, ToPeerAddrs};
-use crate::driver::{Link, Patience, Stream};
+use crate::driver::{Link, Patience, Priority, Stream};
 use crate::error::{Error, ErrorCode};
 use crate::host::{Handle, Host, addrs};
 use crate::stall::{Direction, Network, StallLimit};
@@ -328,6 +328,17 @@ impl Conn {
     /// does: always `false`.
     pub fn is_resumable(&self) -> bool {
         false
+    }
+
+    /// Whether it comes before other conns, or after them, where there is not enough
+    /// for all. Default: normal.
+    pub fn set_priority(&self, priority: Priority) {
+        self.shared.stream.set_priority(priority);
+    }
+
+    /// Its priority.
+    pub fn priority(&self) -> Priority {
+        self.shared.stream.priority()
     }
 
     /// Figures of this conn.

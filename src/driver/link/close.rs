@@ -17,6 +17,7 @@ use crate::driver::stream::{Direct, Stream, User};
 use crate::driver::waiter::Waiter;
 use crate::error::{Error, ErrorCode};
 use crate::proto::yamux::Control;
+use crate::resources::limits::Limit;
 
 impl Link {
     /// The first step. Our own conns on it end with `why`. Returns the ping that
@@ -95,7 +96,7 @@ impl Link {
     }
 
     /// Every stream of the table.
-    fn table(&self) -> Vec<Arc<Stream>> {
+    pub(crate) fn table(&self) -> Vec<Arc<Stream>> {
         self.rx.lock().rx.iter().map(|(_, stream)| stream.clone()).collect()
     }
 
@@ -198,17 +199,22 @@ impl Link {
         if self.streams() == 0 {
             return;
         }
+        let mut undecided = 0;
         for stream in self.table() {
-            let late = match stream.state.lock().user {
-                User::Negotiating(_) => {
-                    now.saturating_duration_since(stream.opened) >= limits.negotiation
+            let (late, agreed) = match stream.state.lock().user {
+                User::Negotiating(..) => {
+                    (now.saturating_duration_since(stream.opened) >= limits.negotiation, false)
                 }
-                User::Gone(since) => now.saturating_duration_since(since) >= limits.orphan,
-                User::Conn | User::Service(_) => false,
+                User::Gone(since) => (now.saturating_duration_since(since) >= limits.orphan, true),
+                User::Conn | User::Service(_) => (false, true),
             };
             if late {
                 self.reset(&stream);
+                undecided += u64::from(!agreed);
             }
+        }
+        if let Err(why) = self.flood(Limit::Resets, undecided) {
+            self.end_by(why);
         }
     }
 }

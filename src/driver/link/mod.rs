@@ -16,11 +16,14 @@
 //! 5. the owner's accept queues, `drive`, `notices`: leaves.
 
 mod close;
+mod floods;
+mod memory;
 mod open;
 mod pump;
 mod wait;
 mod write;
 
+use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
@@ -40,7 +43,11 @@ use crate::proto::buf::RecvBuf;
 use crate::proto::connection::Upgraded;
 use crate::proto::noise::Cipher;
 use crate::proto::yamux::{ControlQueue, Role, Rx, StreamId, Tx};
+use crate::resources::Resources;
+use crate::resources::budget::{Account, Budget};
+use crate::resources::limits::Limit;
 
+use floods::Floods;
 pub(crate) use open::Negotiated;
 pub(crate) use write::Patience;
 
@@ -69,6 +76,12 @@ pub(crate) struct Link {
     notices: Mutex<Notices>,
     /// Streams in the table that we opened and the peer did not acknowledge.
     unacked: AtomicUsize,
+    /// Streams of the peer's without a protocol yet.
+    negotiating: Arc<AtomicUsize>,
+    floods: Floods,
+    resources: Arc<Resources>,
+    /// Its part of the host's memory.
+    budget: Arc<Budget>,
     streams: AtomicUsize,
     /// The smallest round trip seen, in nanoseconds; 0: none yet.
     rtt: AtomicU64,
@@ -90,6 +103,8 @@ pub(crate) struct Link {
 struct Inbound {
     rx: Rx<Arc<Stream>>,
     buf: RecvBuf,
+    /// What `buf` takes while it waits for more.
+    wire: Account,
     /// No byte is taken from the socket any more.
     ended: bool,
 }
@@ -97,6 +112,8 @@ struct Inbound {
 /// What the sending side of a link needs its lock for.
 struct Outbound {
     tx: Tx,
+    /// What the output takes while the socket is full.
+    wire: Account,
     /// Bytes that the kernel has taken in all.
     sent: u64,
     /// The socket's direction to the peer was shut down: nothing is sent any more.
@@ -146,6 +163,8 @@ pub(crate) trait Owner: Send + Sync {
     fn closed(&self, link: &Arc<Link>, why: &Error);
     /// Times and limits of its links.
     fn limits(&self) -> &LinkLimits;
+    /// What it has and counts.
+    fn resources(&self) -> &Arc<Resources>;
 }
 
 /// The owner's answer to a new inbound stream.
@@ -167,8 +186,6 @@ pub(crate) struct LinkLimits {
     pub(crate) keepalive: Duration,
     /// A peer that says nothing for so long after that ping is lost.
     pub(crate) silence: Duration,
-    /// Streams that the peer may have open, and that may be negotiating.
-    pub(crate) streams: usize,
     /// A stream that was dropped here and not finished by the peer is reset after this.
     pub(crate) orphan: Duration,
     /// A waiting thread looks at the socket for so long before it sleeps.
@@ -192,7 +209,10 @@ impl Link {
         let role = if upgraded.is_dialer { Role::Dialer } else { Role::Listener };
         let (remote, local) = (socket.peer_addr()?, socket.local_addr()?);
         let now = Instant::now();
-        let spin = owner.upgrade().map_or(Duration::ZERO, |owner| owner.limits().spin);
+        let Some(host) = owner.upgrade() else { return Err(ErrorKind::NotConnected.into()) };
+        let (spin, resources) = (host.limits().spin, host.resources().clone());
+        let most = resources.meters.most(Limit::ReceiveMemoryPerConnection);
+        let budget = resources.memory.part(most);
         Ok(Arc::new(Link {
             id,
             peer: upgraded.peer,
@@ -206,10 +226,12 @@ impl Link {
             rx: Mutex::new(Inbound {
                 rx: Rx::new(upgraded.opener, role, upgraded.leftover),
                 buf: input,
+                wire: Account::new(budget.clone()),
                 ended: false,
             }),
             tx: Mutex::new(Outbound {
                 tx: Tx::new(upgraded.sealer, role),
+                wire: Account::new(budget.clone()),
                 sent: 0,
                 finished: false,
             }),
@@ -220,6 +242,10 @@ impl Link {
             spin: Spin::new(spin),
             notices: Mutex::new(Notices { idle_since: Some(now), ..Notices::default() }),
             unacked: AtomicUsize::new(0),
+            negotiating: Arc::default(),
+            floods: Floods::new(&resources, now),
+            resources,
+            budget,
             streams: AtomicUsize::new(0),
             rtt: AtomicU64::new(rtt.map_or(0, nanos)),
             heard: AtomicU64::new(0),
@@ -305,6 +331,7 @@ impl Link {
             let mut inbound = self.rx.lock();
             inbound.ended = true;
             inbound.buf = RecvBuf::default();
+            inbound.wire.hold(0);
             let ids: Vec<StreamId> = inbound.rx.iter().map(|(id, _)| id).collect();
             ids.into_iter().filter_map(|id| inbound.rx.remove(id)).collect()
         };

@@ -45,7 +45,7 @@ impl Link {
             return Ok(Negotiated::LinkGone(self.gone()));
         };
         let flow = Flow::new();
-        let stream = Stream::new(id, flow.clone(), User::Conn, Instant::now());
+        let stream = Stream::new(id, flow.clone(), User::Conn, &self.budget, Instant::now());
         {
             let mut inbound = self.rx.lock();
             if inbound.ended {
@@ -331,11 +331,17 @@ impl Link {
 
     /// Ends both directions at once.
     pub(crate) fn reset(self: &Arc<Link>, stream: &Arc<Stream>) {
+        let what = "the stream was given up";
+        self.reset_because(stream, &Error::new(ErrorCode::ConnectionAborted, what));
+    }
+
+    /// The same; its conn hears why.
+    pub(super) fn reset_because(self: &Arc<Link>, stream: &Arc<Stream>, why: &Error) {
         let mut state = stream.state.lock();
-        state.deafen();
-        let why = Error::new(ErrorCode::ConnectionAborted, "the stream was given up");
+        state.throw_away();
         let known = state.closed() && state.broken().is_some();
-        state.break_off(&why);
+        state.break_off(why);
+        self.tell_reset(stream, false);
         state.user = User::Gone(Instant::now());
         drop(state);
         self.forget(stream.id);

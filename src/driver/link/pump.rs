@@ -6,12 +6,14 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use super::{Fuse, Inbound, Link, Offer, millis};
-use crate::driver::stream::{Answer, Direct, Ready, Service, State, Stream, User};
+use crate::driver::stream::{Answer, Direct, Place, Priority, Ready, Service, State, Stream, User};
 use crate::error::{Error, ErrorCode, Result};
 use crate::proto::buf::RecvBuf;
 use crate::proto::multistream;
 use crate::proto::yamux::{Body, Control, Event, Flow, MIN_RECV_BUF, StreamId};
+use crate::resources::budget::Pressure;
 use crate::resources::buffers::{self, Buffer};
+use crate::resources::limits::Limit;
 
 impl Link {
     /// Reads the socket until it has no more, or until `direct` was served, and
@@ -40,7 +42,7 @@ impl Link {
     }
 
     /// The peer broke a rule, or the socket failed.
-    fn end_by(self: &Arc<Link>, e: Error) {
+    pub(super) fn end_by(self: &Arc<Link>, e: Error) {
         if matches!(e.code(), ErrorCode::ProtocolViolation) {
             // So that the peer's log has a reason too.
             let _ = self.push(Control::GoAway(1));
@@ -84,6 +86,7 @@ impl Link {
         if inbound.buf.is_empty() {
             drop(Buffer::from(std::mem::take(&mut inbound.buf).into_storage()));
         }
+        inbound.wire.hold(inbound.buf.capacity());
         result
     }
 
@@ -143,6 +146,15 @@ impl Link {
 
     /// Every whole frame of the buffer.
     fn process(self: &Arc<Link>, inbound: &mut Inbound, direct: &mut Direct<'_>) -> Result<()> {
+        let idle = inbound.rx.idle_frames();
+        self.process_all(inbound, direct)?;
+        match inbound.rx.idle_frames() - idle {
+            0 => Ok(()),
+            n => self.flood(Limit::EmptyFrames, n),
+        }
+    }
+
+    fn process_all(self: &Arc<Link>, inbound: &mut Inbound, direct: &mut Direct<'_>) -> Result<()> {
         while let Some(event) = inbound.rx.poll(&mut inbound.buf)? {
             let over = match event {
                 Event::Data { stream, body } => self.on_data(stream, body, direct)?,
@@ -157,7 +169,13 @@ impl Link {
                     None
                 }
                 Event::Credit { stream } => {
-                    stream.state.lock().writers.wake();
+                    let sent = stream.counters.bytes_sent.load(Relaxed);
+                    let mut state = stream.state.lock();
+                    if !state.credit_was_due(sent) {
+                        self.flood(Limit::WindowUpdates, 1)?;
+                    }
+                    state.writers.wake();
+                    drop(state);
                     // An answer may have waited for it.
                     if !self.control.lock().is_empty() {
                         self.mark_control();
@@ -171,6 +189,9 @@ impl Link {
                     state.is_over().then_some(stream.id)
                 }
                 Event::Reset { stream, code } => {
+                    if !stream.accepted() {
+                        self.flood(Limit::Resets, 1)?;
+                    }
                     let what = match code {
                         0 => "the peer reset the stream".to_string(),
                         code => format!("the peer reset the stream, code {code}"),
@@ -180,17 +201,19 @@ impl Link {
                     // An answer that waits for credit would wait for ever.
                     self.control.lock().forget(stream.id);
                     state.break_off(&why);
+                    self.tell_reset(stream, true);
                     if !matches!(state.user, User::Conn) {
                         state.user = User::Gone(Instant::now());
                     }
                     state.is_over().then_some(stream.id)
                 }
                 Event::Unwanted { id } => {
+                    self.flood(Limit::EmptyFrames, 1)?;
                     self.push(Control::Reset { id })?;
                     None
                 }
                 Event::Ping(value) => {
-                    self.push(Control::Pong(value))?;
+                    self.answer_ping(value)?;
                     None
                 }
                 Event::Pong(value) => {
@@ -211,17 +234,23 @@ impl Link {
 
     /// A new inbound stream; `None`: it is refused.
     fn on_opened(&self, id: StreamId, flow: &Arc<Flow>) -> Result<Option<Arc<Stream>>> {
-        let limits = self.owner.upgrade().map(|o| o.limits().streams);
-        if !self.is_open() || limits.is_none_or(|most| self.streams() >= most) {
+        let negotiating = Place::new(&self.negotiating);
+        let fits = self.is_open()
+            && self.has_memory()
+            && self.resources.judge(Limit::Streams, self.streams())
+            && self.resources.judge(Limit::Negotiating, negotiating.others);
+        if !fits {
+            self.tell_refused(id);
             self.push(Control::Reset { id })?;
+            self.flood(Limit::Resets, 1)?;
             return Ok(None);
         }
         self.streams.fetch_add(1, Relaxed);
         self.notices.lock().idle_since = None;
         // At once: some implementations wait for it before they open more.
         self.push(Control::Ack { id })?;
-        let user = User::Negotiating(multistream::Listener::new());
-        Ok(Some(Stream::new(id, flow.clone(), user, Instant::now())))
+        let user = User::Negotiating(multistream::Listener::new(), negotiating);
+        Ok(Some(Stream::new(id, flow.clone(), user, &self.budget, Instant::now())))
     }
 
     /// Payload for a stream. Returns the stream's id if the link is to forget it.
@@ -235,7 +264,7 @@ impl Link {
         let mut state = stream.state.lock();
         let consumed = match &mut state.user {
             User::Conn => state.store(body, stream.id, direct)?,
-            User::Negotiating(_) => {
+            User::Negotiating(..) => {
                 state.store(body, stream.id, direct)?;
                 self.negotiate(&mut state, stream)?
             }
@@ -261,7 +290,9 @@ impl Link {
             return Ok(());
         }
         let rtt = self.rtt().unwrap_or_default();
-        if let Some(delta) = state.consumed(consumed, Instant::now(), rtt) {
+        let paused =
+            stream.priority() == Priority::Low && self.budget.level() == Pressure::Emergency;
+        if let Some(delta) = state.consumed(consumed, Instant::now(), rtt, paused) {
             stream.flow.grant(delta);
             self.push(Control::Window { id: stream.id, delta })?;
         }
@@ -272,7 +303,7 @@ impl Link {
     fn negotiate(self: &Arc<Link>, state: &mut State, stream: &Arc<Stream>) -> Result<usize> {
         let mut total = 0;
         let mut head = [0; HEAD];
-        while let User::Negotiating(listener) = &mut state.user {
+        while let User::Negotiating(listener, _) = &mut state.user {
             let mut listener = std::mem::replace(listener, multistream::Listener::new());
             let n = match state.peek(&mut head) {
                 Some(Ready::Bytes(n)) => n,
@@ -287,7 +318,9 @@ impl Link {
             };
             state.skip(used);
             total += used;
-            state.user = User::Negotiating(listener);
+            if let User::Negotiating(place, _) = &mut state.user {
+                *place = listener;
+            }
             match agreed {
                 Some(protocol) => self.agreed(state, stream, &protocol, reply)?,
                 None => {
@@ -339,8 +372,10 @@ impl Link {
     /// Nobody takes the stream.
     fn refuse(&self, state: &mut State, stream: &Stream) -> Result<()> {
         state.user = User::Gone(Instant::now());
+        self.tell_refused(stream.id);
         state.break_off(&Error::new(ErrorCode::ConnectionRefused, "the stream was refused"));
-        self.push(Control::Reset { id: stream.id })
+        self.push(Control::Reset { id: stream.id })?;
+        self.flood(Limit::Resets, 1)
     }
 
     fn reply(&self, stream: &Stream, bytes: Vec<u8>) -> Result<()> {
@@ -388,7 +423,7 @@ impl Link {
     fn on_fin(&self, state: &mut State, stream: &Stream) -> Result<()> {
         match state.user {
             User::Service(_) => self.finish_service(state, stream),
-            User::Negotiating(_) => self.refuse(state, stream),
+            User::Negotiating(..) => self.refuse(state, stream),
             User::Conn | User::Gone(_) => Ok(()),
         }
     }

@@ -8,7 +8,7 @@ use std::time::Instant;
 use parking_lot::MutexGuard;
 
 use super::{Link, Outbound, millis};
-use crate::driver::stream::{Direct, Stream};
+use crate::driver::stream::{Direct, Priority, Stream};
 use crate::driver::waiter::{Waiter, remaining};
 use crate::error::{Error, ErrorCode, Result};
 use crate::proto::yamux::Control;
@@ -89,7 +89,9 @@ impl Link {
             drop(out);
             return Err(self.gone());
         }
-        if out.tx.pending() >= MOST_WAITING {
+        // Under contention a conn of low priority waits until the others have written.
+        let room = if stream.priority() == Priority::Low { ROOM_FOR_LOW } else { MOST_WAITING };
+        if out.tx.pending() >= room {
             let mark = out.mark();
             self.unlock(out, result)?;
             return Ok(Written::NoRoom { mark });
@@ -345,8 +347,10 @@ impl Link {
                 }
             }
             if !self.send_sealed(out)? {
+                out.wire.hold(buffers::LARGE_BATCH);
                 return Ok(());
             }
+            out.wire.hold(0);
             if let Some(storage) = out.tx.reclaim() {
                 drop(Buffer::from(storage));
             }
@@ -407,6 +411,9 @@ enum Written {
 
 /// Bytes that wait in a link for the socket, beyond which writers do.
 pub(crate) const MOST_WAITING: usize = 256 * 1024;
+
+/// The same for conns of low priority.
+const ROOM_FOR_LOW: usize = 16 * 1024;
 
 /// A writer that has sealed less leaves the sending to the next one that waits.
 const FEW: usize = 16 * 1024;

@@ -20,6 +20,8 @@ pub(crate) struct Rx<S> {
     frame: Frame,
     unwanted: Recent,
     frames: u64,
+    /// Those of them that carried nothing and changed nothing.
+    idle: u64,
     /// Why there will be no more events.
     failed: Option<Error>,
 }
@@ -64,6 +66,7 @@ impl<S> Rx<S> {
             frame: Frame::default(),
             unwanted: Recent::default(),
             frames: 0,
+            idle: 0,
             failed: None,
         }
     }
@@ -121,14 +124,26 @@ impl<S> Rx<S> {
         self.frames
     }
 
+    /// How many of them carried nothing and changed nothing: they cost the peer
+    /// twelve bytes each. Bytes for a stream that is gone are not among them.
+    pub(crate) fn idle_frames(&self) -> u64 {
+        self.idle
+    }
+
     fn step(&mut self, buf: &mut RecvBuf) -> Result<Option<Step>> {
         self.records.settle(buf)?;
         loop {
             if self.frame.is_open() {
                 match self.rest(buf)? {
-                    Rest::Step(step) => return Ok(Some(step)),
+                    Rest::Step(step) => {
+                        self.frame.idle = false;
+                        return Ok(Some(step));
+                    }
                     Rest::Starved => return Ok(None),
-                    Rest::Done => self.frame = Frame::default(),
+                    Rest::Done => {
+                        self.idle += u64::from(self.frame.idle);
+                        self.frame = Frame::default();
+                    }
                 }
             }
             let Some(header) = self.records.header(buf)? else { return Ok(None) };
@@ -136,6 +151,7 @@ impl<S> Rx<S> {
             if let Some(step) = self.begin(Header::decode(&header)?)? {
                 return Ok(Some(step));
             }
+            self.idle += u64::from(!self.frame.is_open());
         }
     }
 
@@ -311,6 +327,8 @@ struct Frame {
     /// Whether its stream's absence is to be told. Not of a stream that this frame
     /// opens and that is then refused: that is answered already.
     tell_unwanted: bool,
+    /// It has led to no event and brought no byte so far.
+    idle: bool,
 }
 
 impl Frame {
@@ -326,6 +344,7 @@ impl Frame {
             code: if !is_data && is_reset { header.length } else { 0 },
             body: if is_data { header.length } else { 0 },
             tell_unwanted: !opens,
+            idle: !(opens || is_data && header.length > 0),
         }
     }
 

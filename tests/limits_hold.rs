@@ -1,0 +1,278 @@
+//! Each limit of a host: what is beyond it is turned away, counted and told, and what
+//! is within it goes on.
+
+mod attacker;
+mod common;
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use attacker::{RST, Raw, SYN, connect, header, opening};
+use common::{PROTOCOL, Pair, address, assert_carries, assert_kind, builder, dialling, payload};
+use common::{socket_address, within};
+use pointsub::{Conn, Event, Host, Keypair, Limit, Listener, Pressure, Priority};
+
+#[test]
+fn connections_beyond_the_limit_are_accepted_and_closed() {
+    within(60, || {
+        let server = builder().max_connections(3).build().expect("a host");
+        let events = server.subscribe();
+        let held: Vec<_> = (0..3).map(|_| raw(&server)).collect();
+        await_that("three connections", || server.stats().connections == 3);
+        assert!(is_closed(&connect(socket_address(&server)).expect("connect")));
+        let stats = server.stats();
+        assert_eq!((stats.connections, stats.rejections(Limit::Connections)), (3, 1));
+        let told = |e: &Event| matches!(e, Event::LimitReached { limit: Limit::Connections });
+        assert!(std::iter::from_fn(|| events.try_next()).any(|event| told(&event)));
+        drop(held);
+        await_that("room again", || server.stats().connections == 0);
+        let mut newcomers = Vec::new();
+        await_that("a newcomer", || {
+            newcomers.push(raw(&server));
+            server.stats().accepted >= 4
+        });
+    });
+}
+
+#[test]
+fn one_peer_has_so_many_connections_and_another_its_own() {
+    within(60, || {
+        let server = builder().max_connections_per_peer(2).build().expect("a host");
+        let key = Keypair::generate_ed25519();
+        let dial = || Raw::dial(socket_address(&server), &key).expect("dial");
+        let _held = [dial(), dial()];
+        await_that("two connections", || server.stats().connections == 2);
+        let third = dial();
+        await_that("a refusal", || server.stats().rejections(Limit::ConnectionsPerPeer) == 1);
+        assert!(is_closed(&third.socket));
+        let _other = raw(&server);
+        await_that("another peer", || server.stats().connections == 3);
+    });
+}
+
+#[test]
+fn loopback_is_exempt_from_the_limits_per_address() {
+    within(60, || {
+        let server = builder()
+            .max_connections_per_ipv4(1)
+            .max_handshakes_per_address(1)
+            .connection_rate(1, 1)
+            .build()
+            .expect("a host");
+        let _held: Vec<_> = (0..10).map(|_| raw(&server)).collect();
+        await_that("all of them", || server.stats().connections == 10);
+    });
+}
+
+#[test]
+fn the_oldest_unfinished_handshake_makes_room() {
+    within(60, || {
+        let server = builder().max_handshakes(4).build().expect("a host");
+        let silent: Vec<_> =
+            (0..5).map(|_| connect(socket_address(&server)).expect("connect")).collect();
+        assert!(is_closed(&silent[0]));
+        assert_eq!(server.stats().rejections(Limit::Handshakes), 1);
+        let _newcomer = raw(&server);
+        await_that("a newcomer", || server.stats().accepted == 1);
+    });
+}
+
+#[test]
+fn streams_beyond_the_limit_are_refused_and_the_others_go_on() {
+    within(60, || {
+        let pair = Pair::of(builder().max_streams(4).build().expect("a host"), dialling());
+        let mut held: Vec<_> = (0..4).map(|_| pair.connect()).collect();
+        let refused = Conn::connect(&pair.client, address(&pair.server), PROTOCOL);
+        assert_kind(refused, &[ErrorKind::ConnectionRefused]);
+        assert_eq!(pair.server.stats().rejections(Limit::Streams), 1);
+        let (near, far) = &mut held[0];
+        assert_carries(near, far, b"still here");
+        held.pop();
+        await_that("room again", || pair.server.stats().streams < 4);
+        held.push(pair.connect());
+    });
+}
+
+#[test]
+fn streams_without_a_protocol_are_few() {
+    within(60, || {
+        let server = builder().max_negotiating(8).build().expect("a host");
+        let _listener = Listener::bind(&server, PROTOCOL).expect("bind");
+        let mut raw = raw(&server);
+        let opened: Vec<u8> = (0..12).flat_map(|_| header(1, SYN, raw.id(), 0)).collect();
+        raw.send(&opened).expect("send");
+        await_that("refusals", || server.stats().rejections(Limit::Negotiating) == 4);
+        assert_eq!(server.stats().streams, 8);
+        // One agrees on its protocol: there is room for one more.
+        let first = opening(PROTOCOL);
+        let data = header(0, 0, 1, u32::try_from(first.len()).expect("short"));
+        let next = raw.id();
+        raw.send(&[&data, &first[..], &header(1, SYN, next, 0)].concat()).expect("send");
+        await_that("one more", || server.stats().streams == 9);
+    });
+}
+
+#[test]
+fn a_peer_that_resets_what_nobody_accepted_is_told_to_go_away() {
+    within(60, || {
+        let server = builder().max_resets(100).build().expect("a host");
+        let mut raw = raw(&server);
+        for n in 0..101 {
+            let id = raw.id();
+            if raw.send(&[header(1, SYN, id, 0), header(1, RST, id, 0)].concat()).is_err() {
+                assert!(n > 99, "closed after {n}");
+            }
+        }
+        await_that("a limit", || server.stats().rejections(Limit::Resets) == 1);
+        await_that("the end", || server.stats().connections == 0);
+    });
+}
+
+#[test]
+fn resets_of_accepted_conns_are_no_flood() {
+    within(60, || {
+        let pair = Pair::of(builder().max_resets(5).build().expect("a host"), dialling());
+        for _ in 0..20 {
+            let (mut near, far) = pair.connect();
+            drop(far);
+            // Answered with a reset by the other side.
+            common::write_until_error(&mut near);
+        }
+        assert_eq!(pair.server.stats().rejections(Limit::Resets), 0);
+    });
+}
+
+#[test]
+fn a_peer_that_floods_waits_before_it_comes_in_again() {
+    within(60, || {
+        let server = builder().max_resets(10).build().expect("a host");
+        let events = server.subscribe();
+        let key = Keypair::generate_ed25519();
+        let mut raw = Raw::dial(socket_address(&server), &key).expect("dial");
+        let resets = (0..20).flat_map(|_| {
+            let id = raw.id();
+            [header(1, SYN, id, 0), header(1, RST, id, 0)].concat()
+        });
+        let resets: Vec<u8> = resets.collect();
+        raw.send(&resets).expect("send");
+        let banned =
+            std::iter::from_fn(|| events.next_timeout(Duration::from_secs(10))).find_map(|event| {
+                match event {
+                    Event::PeerBanned { peer, time } => Some((peer, time)),
+                    _ => None,
+                }
+            });
+        let peer = key.public().to_peer_id();
+        assert_eq!(banned, Some((peer, Duration::from_secs(1))));
+        let again = Raw::dial(socket_address(&server), &key).expect("dial");
+        await_that("a refusal", || server.stats().rejections(Limit::Penalties) == 1);
+        assert!(is_closed(&again.socket));
+        let mut kept = Vec::new();
+        await_that("pardon", || {
+            kept.push(Raw::dial(socket_address(&server), &key));
+            server.stats().connections > 0
+        });
+    });
+}
+
+#[test]
+fn options_out_of_their_range_are_refused() {
+    let bad = [
+        Host::builder().max_connections(0),
+        Host::builder().max_streams(100_000),
+        Host::builder().memory(1),
+        Host::builder().connection_rate(0, 1),
+        Host::builder().connection_rate(1, 0),
+    ];
+    for builder in bad {
+        assert_kind(builder.build(), &[ErrorKind::InvalidInput]);
+    }
+}
+
+#[test]
+fn stopped_readers_stay_within_the_budget_and_all_levels_are_passed() {
+    const BUDGET: usize = 64 << 20;
+    within(300, || {
+        let server = builder().memory(BUDGET).memory_per_connection(BUDGET).build();
+        let pair = Pair::of(server.expect("a host"), dialling());
+        let events = pair.server.subscribe();
+        let idle = raw(&pair.server);
+        let (mut seen, mut most) = (vec![Pressure::Low], 0);
+        let (mut near_ends, mut far_ends, mut writers) = (Vec::new(), Vec::new(), Vec::new());
+        let mut busy = pair.connect();
+        busy.1.set_priority(Priority::High);
+        let start = Instant::now();
+        // Readers that stop one after the other, with a window's worth unread.
+        while !seen.contains(&Pressure::Emergency) {
+            assert!(start.elapsed() < Duration::from_secs(120), "{seen:?}, {most} bytes at most");
+            if let Ok(near) = Conn::connect(&pair.client, address(&pair.server), PROTOCOL) {
+                far_ends.push(pair.listener.accept().expect("accept").0);
+                let mut writing = near.try_clone().expect("clone");
+                near_ends.push(near);
+                writers.push(thread::spawn(move || drop(writing.write_all(&vec![7; 4 << 20]))));
+            }
+            assert_carries(&mut busy.0, &mut busy.1, &payload(1, 1000));
+            seen.extend(levels(&events));
+            most = most.max(pair.server.stats().memory);
+        }
+        // New streams are refused meanwhile, and those that hold most are reset.
+        await_that("relief", || {
+            seen.extend(levels(&events));
+            most = most.max(pair.server.stats().memory);
+            pair.server.stats().pressure < Pressure::Emergency
+        });
+        assert!(pair.server.stats().rejections(Limit::ReceiveMemory) > 0);
+        let reset = |conn: &Conn| conn.take_error().expect("a look").is_some();
+        let resets = far_ends.iter().filter(|conn| reset(conn)).count();
+        assert!(resets > 0 && resets < far_ends.len() / 2, "{resets} of {}", far_ends.len());
+        assert_carries(&mut busy.0, &mut busy.1, &payload(2, 1 << 20));
+        assert!(is_closed(&idle.socket), "an idle connection was kept");
+        drop((near_ends, far_ends));
+        writers.into_iter().for_each(|writer| writer.join().expect("no panic"));
+        await_that("all levels down again", || {
+            seen.extend(levels(&events));
+            pair.server.stats().pressure == Pressure::Low
+        });
+        for level in [Pressure::Medium, Pressure::High, Pressure::Emergency] {
+            assert!(seen.contains(&level), "{level:?} is not among {seen:?}");
+        }
+        assert!(most <= (BUDGET + (8 << 20)) as u64, "{most} bytes were held");
+        pair.connect();
+    });
+}
+
+fn levels(events: &pointsub::Events) -> Vec<Pressure> {
+    let level = |event| match event {
+        Event::PressureChanged { to, .. } => Some(to),
+        _ => None,
+    };
+    std::iter::from_fn(|| events.try_next()).filter_map(level).collect()
+}
+
+fn raw(host: &Host) -> Raw {
+    Raw::dial(socket_address(host), &Keypair::generate_ed25519()).expect("dial")
+}
+
+/// Whether the other side closes it, soon.
+fn is_closed(mut socket: &TcpStream) -> bool {
+    socket.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
+    let mut bytes = [0; 64];
+    loop {
+        match socket.read(&mut bytes) {
+            Ok(0) => return true,
+            Ok(_) => {}
+            Err(e) => return e.kind() == ErrorKind::ConnectionReset,
+        }
+    }
+}
+
+#[track_caller]
+fn await_that(what: &str, mut happened: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !happened() {
+        assert!(start.elapsed() < Duration::from_secs(30), "still no {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}

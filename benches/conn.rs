@@ -66,12 +66,14 @@ fn open(c: &mut Criterion) {
     let peers = Peers::new();
     let serving = peers.serve_bytes(ECHO);
     let address = peers.server.dial_addrs()[0].clone();
-    // Keeps the connection.
-    let _first = Conn::connect(&peers.client, &address, ECHO).expect("connect");
+    // Kept open, it keeps the connection.
+    let mut first = Conn::connect(&peers.client, &address, ECHO).expect("connect");
+    byte_there_and_back(Ok(&mut first));
     group.bench_function("Conn", |b| {
         b.iter(|| byte_there_and_back(Conn::connect(&peers.client, &address, ECHO)));
     });
     serving.close();
+    drop(first);
     group.bench_function("TcpStream", tcp_set_up());
 }
 

@@ -1,11 +1,12 @@
-//! Two hosts in one command: a file with its SHA-256 compared, pings, and a
-//! hundred conns at once.
+//! Two hosts in one command: a file with its SHA-256 compared, pings, a hundred
+//! conns at once, and messages of every class.
 
 mod common;
 
 use aws_lc_rs::digest::{Context, Digest, SHA256};
 use common::{Args, Result};
-use pointsub::{Conn, Host, Listener};
+use pointsub::message::SizeClass;
+use pointsub::{Conn, Host, Listener, MessageTransporter};
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
 use std::net::Shutdown;
@@ -18,10 +19,15 @@ const FILE_SIZE: u64 = 256 << 20;
 const PINGS: usize = 1_000;
 const CONNS: usize = 100;
 const PER_CONN: usize = 1 << 20;
+/// How many messages of which size: one row for each class.
+const MESSAGES: [(usize, usize); 5] =
+    [(20_000, 512), (4_000, 32 << 10), (200, 512 << 10), (8, 16 << 20), (1, 128 << 20)];
+const STREAM_SIZE: u64 = 128 << 20;
 
 const USAGE: &str = "
 Two hosts in this process, over TCP on this machine: a file of 256 MiB through
-a conn with its SHA-256 compared, 1,000 pings, and 100 conns at once.
+a conn with its SHA-256 compared, 1,000 pings, 100 conns at once, and messages
+of every class.
 
     cargo run --release --example demo
 
@@ -38,7 +44,8 @@ fn main() -> ExitCode {
         connect(&server, &client)?;
         file(&server, &client)?;
         pings(&server, &client)?;
-        conns(&server, &client)
+        conns(&server, &client)?;
+        messages(&server, &client)
     })
 }
 
@@ -119,6 +126,59 @@ fn conns(server: &Host, client: &Host) -> Result {
     let mib = (2 * CONNS * PER_CONN) >> 20;
     println!("conns   {CONNS} at once, each 1 MiB there and back: {mib} MiB in {seconds:.2} s");
     Ok(())
+}
+
+/// Messages of each class and a stream of unknown size, each time confirmed.
+fn messages(server: &Host, client: &Host) -> Result {
+    let listener = Listener::bind(server, "/messages/1.0.0")?;
+    let receiving = thread::spawn(move || -> pointsub::Result<()> {
+        let (conn, _peer) = listener.accept()?;
+        let mut transporter = MessageTransporter::new(conn);
+        for (count, size) in MESSAGES {
+            for _ in 0..count {
+                let message = transporter.receive()?;
+                assert_eq!(message.len(), size, "messages arrive as they were sent");
+            }
+            transporter.send(b"all here")?;
+        }
+        let bytes = transporter.receive_stream(&mut io::sink())?;
+        transporter.send(&bytes.to_be_bytes())
+    });
+    let conn = Conn::connect(client, server.peer_id(), "/messages/1.0.0")?;
+    let mut transporter = MessageTransporter::new(conn);
+    println!("message  class    count      size     time         rate");
+    for (count, size) in MESSAGES {
+        let message = noise(size as u64, size);
+        let start = Instant::now();
+        for _ in 0..count {
+            transporter.send(&message)?;
+        }
+        transporter.receive()?;
+        let class = SizeClass::of(size as u64).to_string();
+        println!("         {class:<7} {}", row(count, size as u64, start.elapsed()));
+    }
+    // A reader that does not say how much it has.
+    let mut source = io::repeat(7).take(STREAM_SIZE);
+    let start = Instant::now();
+    transporter.send_stream(&mut source)?;
+    let confirmed = transporter.receive()?;
+    if confirmed != STREAM_SIZE.to_be_bytes() {
+        return Err("the stream arrived cut".into());
+    }
+    println!("         stream  {}", row(1, STREAM_SIZE, start.elapsed()));
+    receiving.join().map_err(|_| "the receiver panicked")??;
+    Ok(())
+}
+
+fn row(count: usize, size: u64, time: Duration) -> String {
+    let (seconds, mib) = (time.as_secs_f64(), (count as u64 * size) as f64 / f64::from(1 << 20));
+    let size = if size < 1 << 20 { format!("{} B", size) } else { format!("{} MiB", size >> 20) };
+    let per_second = count as f64 / seconds;
+    format!(
+        "{count:>6} {size:>9} {:>6.1} ms {per_second:>9.0}/s {:>7.0} MiB/s",
+        seconds * 1e3,
+        mib / seconds
+    )
 }
 
 fn echo(conn: &Conn) {

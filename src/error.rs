@@ -26,9 +26,13 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 ///
 /// It converts into [`io::Error`] with its [`kind`](Error::kind) kept, and back.
 /// Cloning is cheap.
-#[derive(Clone)]
+/// Displayed, it is one sentence: what happened and what to do next.
+#[derive(Clone, thiserror::Error)]
+#[error(transparent)]
 pub struct Error(Arc<Inner>);
 
+#[derive(thiserror::Error)]
+#[error("{what}; {}", self.hint())]
 struct Inner {
     code: ErrorCode,
     kind: io::ErrorKind,
@@ -111,7 +115,7 @@ impl Error {
 
     /// What to do next.
     pub fn hint(&self) -> &str {
-        self.0.hint.as_deref().unwrap_or_else(|| self.0.code.hint())
+        self.0.hint()
     }
 
     /// One of the facts that came with the error, such as `received`, the
@@ -169,33 +173,32 @@ impl Error {
     }
 }
 
-/// What happened and what to do next, as one sentence.
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}; {}", self.0.what, self.hint())
+impl Inner {
+    fn hint(&self) -> &str {
+        self.hint.as_deref().unwrap_or_else(|| self.code.hint())
     }
 }
 
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut s = f.debug_struct("Error");
-        s.field("code", &self.0.code).field("kind", &self.0.kind).field("what", &self.0.what);
-        if let Some(place) = self.0.place {
-            s.field("place", &place);
-        }
-        if !self.0.context.is_empty() {
-            s.field("context", &self.0.context);
-        }
-        if let Some(source) = &self.0.source {
-            s.field("source", source);
-        }
-        s.finish()
+        self.0.fmt(f)
     }
 }
 
-impl StdError for Error {
-    fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.0.source.as_deref().map(|e| e as _)
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut s = f.debug_struct("Error");
+        s.field("code", &self.code).field("kind", &self.kind).field("what", &self.what);
+        if let Some(place) = self.place {
+            s.field("place", &place);
+        }
+        if !self.context.is_empty() {
+            s.field("context", &self.context);
+        }
+        if let Some(source) = &self.source {
+            s.field("source", source);
+        }
+        s.finish()
     }
 }
 

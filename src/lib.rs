@@ -21,3 +21,8 @@ pub use message::{
 };
 pub use net::{Conn, ConnStats, Incoming, IntoIncoming, Listener, ListenerStats, ToPeerAddrs};
 pub use proto::noise::Cipher;
+
+/// The README's program, compiled and run as a test of the documentation.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

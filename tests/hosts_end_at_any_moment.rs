@@ -70,9 +70,14 @@ fn connects_that_cross_the_end_of_their_host_return_and_leave_nothing() {
                 for _ in 0..3 {
                     scope.spawn(|| {
                         started.wait();
-                        while connected(&client, &server).is_ok() {}
-                        let error = connected(&client, &server).expect_err("the host has ended");
-                        assert_eq!(error.kind(), ErrorKind::NotConnected, "round {round}");
+                        loop {
+                            match connected(&client, &server).map_err(|e| e.kind()) {
+                                Err(ErrorKind::NotConnected) => break,
+                                // The server accepts them more slowly for a moment.
+                                Ok(_) | Err(ErrorKind::ConnectionRefused) => {}
+                                Err(e) => panic!("round {round}: {e}"),
+                            }
+                        }
                     });
                 }
                 started.wait();

@@ -42,7 +42,9 @@ impl Pair {
 
     /// Two hosts whose conns are plain: they end with their connection.
     pub(crate) fn plain() -> Pair {
-        Pair::new()
+        let listening = builder().resumable(false).build().expect("a host");
+        let dialling = Host::builder().resumable(false).build().expect("a host");
+        Pair::of(listening, dialling)
     }
 
     pub(crate) fn of(server: Host, client: Host) -> Pair {

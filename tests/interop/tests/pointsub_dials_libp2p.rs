@@ -102,6 +102,14 @@ fn another_key_than_the_one_dialled_is_denied() {
     });
 }
 
+#[test]
+fn a_conn_with_libp2p_is_plain() {
+    within(30, || {
+        let (server, client) = (Libp2pNode::new(), PointsubNode::new());
+        assert!(!open_echo(&server, &client).is_resumable());
+    });
+}
+
 fn open_echo(server: &Libp2pNode, client: &PointsubNode) -> Conn {
     scenarios::serve_echo(server, "/echo/1.0.0");
     Conn::connect(&client.host, server.address(), "/echo/1.0.0").expect("open")

@@ -1,11 +1,13 @@
 //! Messages of any size arrive as they were sent, over anything.
 
+mod common;
 mod support;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::thread;
 
+use common::Pair;
 use pointsub::{
     ErrorCode, MessageTransporter, receive_message, receive_stream, send_message, send_stream,
 };
@@ -66,13 +68,29 @@ fn over_tcp() {
 }
 
 #[test]
+fn over_a_conn() {
+    round_trips(Pair::new().connect(), 2 * MIB);
+}
+
+#[test]
 fn over_tcp_around_100_mib() {
-    let (here, there) = tcp_pair();
+    huge(&tcp_pair());
+}
+
+#[test]
+fn over_a_conn_around_100_mib() {
+    huge(&Pair::new().connect());
+}
+
+fn huge<C: Sync>((here, there): &(C, C))
+where
+    for<'c> &'c C: Read + Write,
+{
     for (size, seed) in [(100 * MIB - 1, 1), (100 * MIB, 2)] {
         let message = bytes(seed, size);
         thread::scope(|s| {
-            s.spawn(|| send_message(&mut &here, &message).unwrap());
-            assert!(receive_message(&mut &there).unwrap() == message);
+            s.spawn(|| send_message(&mut &*here, &message).unwrap());
+            assert!(receive_message(&mut &*there).unwrap() == message);
         });
     }
 }

@@ -142,6 +142,11 @@ impl Header {
         self.len > SHORT_MAX
     }
 
+    /// Whether a message begins with it.
+    pub(crate) fn begins(&self) -> bool {
+        matches!(self.kind, Kind::Message | Kind::Large | Kind::Stream)
+    }
+
     /// How many bytes of checksum follow the payload.
     pub(crate) fn trailer(&self) -> usize {
         let none = match self.kind {

@@ -1,13 +1,12 @@
 //! The receiving end: where it stands in a frame and in a message.
 
 use std::io::{self, Write};
-use std::time::{Duration, Instant};
-
-use crc32fast::Hasher;
+use std::time::Duration;
 
 use crate::error::{Error, ErrorCode, Result};
 use crate::message::compress;
 use crate::message::frame::Source;
+use crate::message::frame::progress::{Frame, Message, Target, make_room, room_for};
 use crate::message::header::{Header, Kind, LONG, SHORT};
 use crate::resources::buffers::{self, Buffer};
 
@@ -29,37 +28,6 @@ pub(crate) struct Incoming {
     scratch: Buffer,
     /// Why nothing more can be read.
     broken: Option<Error>,
-}
-
-/// A frame whose header has been read.
-struct Frame {
-    header: Header,
-    /// How much of payload and trailer is here.
-    got: usize,
-}
-
-/// A message of which at least the first header has been read.
-struct Message {
-    chunked: bool,
-    bare: bool,
-    /// What its first header announced.
-    total: Option<u64>,
-    /// Bytes of content that were checked and are in `payload`, or were written.
-    received: u64,
-    /// The rest is thrown away, compressed or not: `received` is too low.
-    uncounted: bool,
-    /// Over all headers and payloads so far.
-    crc: Hasher,
-    /// When its first header was complete.
-    begun: Instant,
-    target: Target,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Target {
-    Buffer,
-    Writer,
-    Nowhere,
 }
 
 /// A message that is complete.
@@ -155,7 +123,7 @@ impl Incoming {
         let checked = message.received as usize;
         let mut gathered = std::mem::take(&mut self.payload);
         if let Some(Frame { header, got }) = &self.frame
-            && goes_to_payload(header, message)
+            && message.keeps(header)
         {
             self.scratch = buffers::take(room_for(header));
             self.scratch[..*got].copy_from_slice(&gathered[checked..checked + got]);
@@ -252,51 +220,28 @@ impl Incoming {
                 break;
             }
         }
-        let header = Header::decode(&self.head[..need])?;
-        Ok(header)
+        Header::decode(&self.head[..need])
     }
 
     /// Takes a header that is complete: opens a message, or goes on with one.
     fn begin(&mut self, header: Header) -> Result<()> {
         let chunked = self.message.as_ref().is_some_and(|m| m.chunked);
-        let starts = matches!(header.kind, Kind::Message | Kind::Large | Kind::Stream);
-        if starts == chunked {
-            let what = if starts { "a new message inside another" } else { "a stray chunk" };
+        if header.begins() == chunked {
+            let what = if chunked { "a new message inside another" } else { "a stray chunk" };
             return Err(violation(format!("the peer sent {what}")));
         }
-        if starts {
-            self.message = Some(Message {
-                chunked: header.kind != Kind::Message,
-                bare: header.bare,
-                total: (header.kind == Kind::Large).then_some(header.len),
-                received: 0,
-                uncounted: false,
-                crc: Hasher::new(),
-                begun: Instant::now(),
-                target: Target::Buffer,
-            });
+        if header.begins() {
+            self.message = Some(Message::begin(&header));
             self.payload.clear();
         }
         let message = self.message.as_mut().expect("made above, or chunked said it is there");
         if message.bare != header.bare {
             return Err(violation("the peer changed its mind about checksums in a message".into()));
         }
-        message.crc.update(&self.head[..if header.is_long() { LONG } else { SHORT }]);
-        let expected = match header.kind {
-            Kind::Chunk if !header.packed => message.received.checked_add(header.len),
-            _ => Some(message.received),
-        };
-        let fits = match (header.kind, message.total, expected) {
-            (_, _, None) => false,
-            (Kind::End, total, Some(sum)) => {
-                let known = if message.uncounted { header.len } else { sum };
-                header.len == known && total.is_none_or(|t| t == known)
-            }
-            (_, total, Some(sum)) => total.is_none_or(|t| sum <= t),
-        };
-        if !fits {
+        if !message.has_room_for(&header) {
             return Err(violation("the chunks of a message do not add up to its length".into()));
         }
+        message.crc.update(&self.head[..if header.is_long() { LONG } else { SHORT }]);
         self.head_len = 0;
         self.frame = Some(Frame { header, got: 0 });
         Ok(())
@@ -367,7 +312,7 @@ impl Incoming {
                 break;
             }
             let room = room_for(header);
-            let buffer = if goes_to_payload(header, message) {
+            let buffer = if message.keeps(header) {
                 let base = message.received as usize;
                 make_room(&mut self.payload, base + frame.got, base + room);
                 &mut self.payload[base..]
@@ -437,7 +382,7 @@ impl Incoming {
         let header = frame.header;
         let (len, trailer) = (header.payload(), header.trailer());
         let base = message.received as usize;
-        let direct = goes_to_payload(&header, message);
+        let direct = message.keeps(&header);
         let buffer = if direct { &self.payload[base..] } else { &self.scratch[..] };
         // What is thrown away leaves only its trailer behind.
         let behind = &buffer[if nowhere { 0 } else { len }..];
@@ -567,37 +512,6 @@ impl Incoming {
     }
 }
 
-/// Whether a frame is read straight to its place in the message.
-fn goes_to_payload(header: &Header, message: &Message) -> bool {
-    let content = matches!(header.kind, Kind::Message | Kind::Chunk);
-    content && !header.packed && message.target == Target::Buffer
-}
-
-/// The space for payload and trailer, and for four bytes more where at least
-/// that many follow in the same message: behind a chunk stands another header.
-fn room_for(header: &Header) -> usize {
-    let ahead = if header.kind == Kind::Chunk { SHORT } else { 0 };
-    header.payload() + header.trailer() + ahead
-}
-
-/// Grows `buffer` so that some bytes can be read at `at`, never far beyond
-/// what has arrived, and not beyond `most`.
-///
-/// The length grows by [`STEP_MIN`] to [`STEP_MAX`] (those bytes are cleared),
-/// the capacity by what has arrived up to a mebibyte, and from eight on by an
-/// eighth: one allocator or another copies at each growth.
-fn make_room(buffer: &mut Vec<u8>, at: usize, most: usize) {
-    if at < buffer.len() {
-        return;
-    }
-    let len = most.min(at + at.clamp(STEP_MIN, STEP_MAX));
-    if len > buffer.capacity() {
-        let growth = at.clamp(STEP_MIN, CAPACITY_STEP.max(at / 8));
-        buffer.reserve_exact(most.min(at + growth) - buffer.len());
-    }
-    buffer.resize(len, 0);
-}
-
 fn violation(what: String) -> Error {
     Error::new(ErrorCode::ProtocolViolation, what)
 }
@@ -609,11 +523,6 @@ fn mismatch(received: u64) -> Error {
     )
     .with_context("received", received)
 }
-
-/// The first step holds any message that is sent whole.
-const STEP_MIN: usize = (64 << 10) + 8;
-const STEP_MAX: usize = 256 << 10;
-const CAPACITY_STEP: usize = 1 << 20;
 
 /// How much is read at once of what is thrown away.
 const SKIP_STEP: usize = 64 << 10;

@@ -3,6 +3,7 @@
 
 mod incoming;
 mod outgoing;
+mod progress;
 mod sequence;
 #[cfg(test)]
 mod tests;

@@ -16,10 +16,13 @@ use std::time::{Duration, Instant};
 const MANY: usize = 1_000;
 const PROCESSES: usize = 4;
 
+/// The public-key work of 2,000 handshakes, on a machine that has others to do.
+const PATIENCE: Duration = Duration::from_secs(240);
+
 #[test]
 fn a_thousand_conns_on_one_connection() {
     const NAME: &str = "a_thousand_conns_on_one_connection";
-    within(170, || match role() {
+    within(300, || match role() {
         None => run_child(child(NAME, "measure", "")),
         Some(_) => leaves_nothing_behind(|server| {
             let client = dialling();
@@ -46,7 +49,7 @@ fn a_thousand_conns_on_one_connection() {
 #[test]
 fn a_thousand_connections_from_several_processes() {
     const NAME: &str = "a_thousand_connections_from_several_processes";
-    within(170, || match role() {
+    within(300, || match role() {
         None => run_child(child(NAME, "measure", "")),
         Some((role, target)) if role == "clients" => clients(&target),
         Some(_) => leaves_nothing_behind(|server| {
@@ -134,9 +137,9 @@ impl Usage {
 
 /// Polls what no event tells: the kernel's own counts.
 fn until(what: &str, reached: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + PATIENCE;
     while !reached() {
-        assert!(Instant::now() < deadline, "{what}: not within a minute, {:?}", Usage::now());
+        assert!(Instant::now() < deadline, "{what}: not within {PATIENCE:?}, {:?}", Usage::now());
         thread::sleep(Duration::from_millis(10));
     }
 }

@@ -66,6 +66,8 @@ pub(crate) struct Link {
     socket: TcpStream,
     rx: Mutex<Inbound>,
     tx: Mutex<Outbound>,
+    /// Writers that wait for `tx`, each bound to send once it has it.
+    writers_waiting: AtomicUsize,
     control: Mutex<ControlQueue>,
     /// Mirrors "`control` is not empty", for a look without its lock.
     control_waits: AtomicBool,
@@ -233,6 +235,7 @@ impl Link {
                 sent: 0,
                 finished: false,
             }),
+            writers_waiting: AtomicUsize::new(0),
             control: Mutex::new(ControlQueue::new()),
             control_waits: AtomicBool::new(false),
             drive: Mutex::new(Drive::new()),

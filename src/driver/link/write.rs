@@ -77,8 +77,14 @@ impl Link {
     /// Seals and sends what credit and the socket take now.
     fn try_write(self: &Arc<Link>, stream: &Stream, bufs: &[IoSlice<'_>]) -> Result<Written> {
         self.check_writable(stream)?;
+        self.writers_waiting.fetch_add(1, SeqCst);
         let mut out = self.tx.lock();
-        let mut result = self.send(&mut out);
+        self.writers_waiting.fetch_sub(1, SeqCst);
+        let few = |out: &Outbound| out.tx.pending() < FEW;
+        let mut result = Ok(());
+        if !few(&out) || self.control_waits.load(SeqCst) {
+            result = self.send(&mut out);
+        }
         if out.finished {
             drop(out);
             return Err(self.gone());
@@ -101,7 +107,15 @@ impl Link {
             Ok(()) => Ok(0),
             Err(e) => Err(e),
         };
-        if n.is_ok() && result.is_ok() {
+        if let Ok(n @ 1..) = n
+            && few(&out)
+            && self.writers_waiting.load(SeqCst) > 0
+        {
+            // Whoever waits for the lock sends this with its own, in one call.
+            let mark = out.mark();
+            return Ok(Written::Some { n, mark, left: false });
+        }
+        if result.is_ok() {
             result = self.send(&mut out);
         }
         let (left, mark) = (out.tx.pending() > 0, out.mark());
@@ -400,6 +414,9 @@ pub(crate) const MOST_WAITING: usize = 256 * 1024;
 
 /// The same for conns of low priority.
 const ROOM_FOR_LOW: usize = 16 * 1024;
+
+/// A writer that has sealed less leaves the sending to the next one that waits.
+const FEW: usize = 16 * 1024;
 
 /// A stream is opened only while less than this waits.
 const ROOM_FOR_FIRST: usize = buffers::SMALL_BATCH / 2;

@@ -63,10 +63,10 @@ impl Outgoing {
 
     /// Sends messages one behind the other, as many short ones in one write
     /// as are in flight at once.
-    pub(crate) fn send_batch<'m, W: Write + ?Sized>(
+    pub(crate) fn send_batch<W: Write + ?Sized>(
         &mut self,
         to: &mut W,
-        messages: &mut dyn Iterator<Item = &'m [u8]>,
+        messages: &mut dyn Iterator<Item = &[u8]>,
         strategy: &dyn Fn(usize) -> Strategy,
         guide: &mut dyn Guide,
     ) -> Result<()> {

@@ -243,6 +243,51 @@ fn stopped_readers_stay_within_the_budget_and_all_levels_are_passed() {
     });
 }
 
+#[test]
+#[ignore = "it moves gigabytes; run it with --release"]
+fn four_hundred_stopped_readers_with_grown_windows_stay_within_the_budget() {
+    const BUDGET: u64 = 1 << 30;
+    within(580, || {
+        let pair = Pair::of(builder().build().expect("a host"), dialling());
+        let clients: Vec<_> = (0..16).map(|_| dialling()).collect();
+        let (mut readers, mut writers, mut most) = (Vec::new(), Vec::new(), 0);
+        for n in 0..400 {
+            let client = &clients[n % clients.len()];
+            let Ok(near) = Conn::connect(client, address(&pair.server), PROTOCOL) else { continue };
+            let mut far = pair.listener.accept().expect("accept").0;
+            far.set_read_timeout(Some(Duration::from_secs(20))).expect("set");
+            writers.push(thread::spawn(move || drop((&near).write_all(&vec![7; 48 << 20]))));
+            let mut buf = vec![0; 1 << 20];
+            let mut read = 0;
+            while far.stats().receive_window < 16 << 20 && read < 24 << 20 {
+                match far.read(&mut buf) {
+                    Ok(n) if n > 0 => read += n,
+                    _ => break,
+                }
+            }
+            readers.push(far);
+            most = most.max(pair.server.stats().memory);
+        }
+        let windows: u64 = readers.iter().map(|far| u64::from(far.stats().receive_window)).sum();
+        let stats = pair.server.stats();
+        let resets = stats.rejections(Limit::ReceiveMemory);
+        eprintln!(
+            "{} readers, windows of {} MiB, at most {} MiB held, {:?}, {resets} resets or refusals",
+            readers.len(),
+            windows >> 20,
+            most >> 20,
+            stats.pressure,
+        );
+        assert!(most <= BUDGET + BUDGET / 10, "{most} bytes");
+        let begun = Instant::now();
+        pair.connect();
+        assert!(begun.elapsed() < Duration::from_secs(1), "a newcomer waited");
+        drop(readers);
+        writers.into_iter().for_each(|writer| writer.join().expect("no panic"));
+        await_that("everything back", || pair.server.stats().pressure == Pressure::Low);
+    });
+}
+
 fn levels(events: &pointsub::Events) -> Vec<Pressure> {
     let level = |event| match event {
         Event::PressureChanged { to, .. } => Some(to),

@@ -104,3 +104,66 @@ impl Gate {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn gate(connections: u64, rate: Rate) -> (Gate, Arc<Resources>) {
+        let resources = Resources::new(move |limit| match limit {
+            Limit::ReceiveMemory => 1 << 30,
+            _ => connections,
+        });
+        (Gate::new(Box::new(|_| panic!("a rule with a bug")), rate, resources.clone()), resources)
+    }
+
+    fn rejections(resources: &Resources, limit: Limit) -> u64 {
+        resources.snapshot().iter().find(|l| l.limit == limit).map_or(0, |l| l.rejections)
+    }
+
+    #[test]
+    fn an_address_is_turned_away_before_anything_is_spent_and_waits_if_it_goes_on() {
+        let (gate, resources) = gate(2, Rate::new(100, Duration::from_secs(10)));
+        let (now, from) = (Instant::now(), "192.0.2.1:9".parse().unwrap());
+        let held = [gate.enter(from, now), gate.enter(from, now)];
+        assert!(held.iter().all(Option::is_some));
+        for _ in 0..32 {
+            assert!(gate.enter(from, now).is_none());
+        }
+        assert_eq!(rejections(&resources, Limit::ConnectionsPerIpv4), 32);
+        drop(held);
+        assert!(gate.enter(from, now).is_none());
+        assert_eq!(rejections(&resources, Limit::Penalties), 1);
+        assert!(gate.enter(from, now + Duration::from_secs(2)).is_some());
+    }
+
+    #[test]
+    fn the_limit_of_all_connections_counts_what_is_held() {
+        let (gate, resources) = gate(2, Rate::new(1, Duration::from_secs(1)));
+        let (now, from) = (Instant::now(), "127.0.0.1:9".parse().unwrap());
+        let inbound = gate.enter(from, now);
+        let outbound = gate.leave();
+        assert!(inbound.is_some() && outbound.is_some() && gate.enter(from, now).is_none());
+        assert_eq!(rejections(&resources, Limit::Connections), 1);
+        drop(outbound);
+        assert!(gate.enter(from, now).is_some());
+    }
+
+    #[test]
+    fn nobody_new_comes_in_while_the_host_is_out_of_memory() {
+        let (gate, resources) = gate(100, Rate::new(100, Duration::from_secs(1)));
+        let (now, from) = (Instant::now(), "192.0.2.1:9".parse().unwrap());
+        resources.memory.charge(1 << 30);
+        assert!(gate.enter(from, now).is_none());
+        resources.memory.release(1 << 30);
+        assert!(gate.enter(from, now).is_some());
+        assert_eq!(rejections(&resources, Limit::ReceiveMemory), 1);
+    }
+
+    #[test]
+    fn a_rule_that_panics_lets_nobody_in() {
+        let (gate, _) = gate(1, Rate::new(1, Duration::from_secs(1)));
+        assert!(!gate.allows(&PeerId::random()));
+    }
+}

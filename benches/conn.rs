@@ -6,14 +6,18 @@
 //!
 //! Both ends are in this process, over 127.0.0.1, with `TCP_NODELAY`.
 
+mod ends;
+
 use criterion::{
     BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main, measurement::WallTime,
 };
 use pointsub::{Conn, Host, Listener};
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::thread;
 use std::time::{Duration, Instant};
+
+use ends::{Peers, tcp_dial, tcp_pair};
 
 criterion_group!(benches, round_trip, bulk, set_up, open);
 criterion_main!(benches);
@@ -25,6 +29,9 @@ fn round_trip(c: &mut Criterion) {
         let (near, far) = Peers::new().conns(ECHO);
         serve(move || echo(far, size));
         time_round_trips(&mut group, "Conn", near, size);
+        let (near, far) = Peers::plain().conns(ECHO);
+        serve(move || echo(far, size));
+        time_round_trips(&mut group, "Conn, not resumable", near, size);
         let (near, far) = tcp_pair();
         serve(move || echo(far, size));
         time_round_trips(&mut group, "TcpStream", near, size);
@@ -38,6 +45,8 @@ fn bulk(c: &mut Criterion) {
         group.throughput(Throughput::Bytes(size as u64));
         let (near, far) = Peers::new().conns(SINK);
         time_writes(&mut group, "Conn", near, far, size);
+        let (near, far) = Peers::plain().conns(SINK);
+        time_writes(&mut group, "Conn, not resumable", near, far, size);
         let (near, far) = tcp_pair();
         time_writes(&mut group, "TcpStream", near, far, size);
     }
@@ -48,7 +57,7 @@ fn bulk(c: &mut Criterion) {
 fn set_up(c: &mut Criterion) {
     let mut group = c.benchmark_group("connection set-up");
     let peers = Peers::new();
-    let serving = peers.serve_bytes(ECHO);
+    let serving = serve_bytes(&peers, ECHO);
     let address = peers.server.dial_addrs()[0].clone();
     group.bench_function("Conn", |b| {
         b.iter_custom(|count| {
@@ -64,7 +73,7 @@ fn set_up(c: &mut Criterion) {
 fn open(c: &mut Criterion) {
     let mut group = c.benchmark_group("stream open");
     let peers = Peers::new();
-    let serving = peers.serve_bytes(ECHO);
+    let serving = serve_bytes(&peers, ECHO);
     let address = peers.server.dial_addrs()[0].clone();
     // Kept open, it keeps the connection.
     let mut first = Conn::connect(&peers.client, &address, ECHO).expect("connect");
@@ -77,52 +86,16 @@ fn open(c: &mut Criterion) {
     group.bench_function("TcpStream", tcp_set_up());
 }
 
-/// Two hosts of this process.
-struct Peers {
-    server: Host,
-    client: Host,
-}
-
-impl Peers {
-    fn new() -> Peers {
-        let server = Host::builder().listen_on("127.0.0.1:0").build().expect("a host");
-        Peers { server, client: Host::new().expect("a host") }
-    }
-
-    /// The two ends of a conn. They keep their hosts alive.
-    fn conns(&self, protocol: &str) -> (Conn, Conn) {
-        let listener = Listener::bind(&self.server, protocol).expect("bind");
-        let address = &self.server.dial_addrs()[0];
-        let near = Conn::connect(&self.client, address, protocol).expect("connect");
-        let (far, _) = listener.accept().expect("accept");
-        (near, far)
-    }
-
-    /// Sends the first byte of each conn back.
-    fn serve_bytes(&self, protocol: &str) -> Listener {
-        let listener = Listener::bind(&self.server, protocol).expect("bind");
-        let incoming = listener.try_clone().expect("clone");
-        thread::spawn(move || {
-            for conn in incoming.incoming() {
-                return_byte(conn.expect("accept"));
-            }
-        });
-        listener
-    }
-}
-
-fn tcp_pair() -> (TcpStream, TcpStream) {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
-    let near = tcp_dial(listener.local_addr().expect("an address")).expect("connect");
-    let (far, _) = listener.accept().expect("accept");
-    far.set_nodelay(true).expect("nodelay");
-    (near, far)
-}
-
-fn tcp_dial(address: SocketAddr) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect(address)?;
-    stream.set_nodelay(true)?;
-    Ok(stream)
+/// Sends the first byte of each conn back.
+fn serve_bytes(peers: &Peers, protocol: &str) -> Listener {
+    let listener = Listener::bind(&peers.server, protocol).expect("bind");
+    let incoming = listener.try_clone().expect("clone");
+    thread::spawn(move || {
+        for conn in incoming.incoming() {
+            return_byte(conn.expect("accept"));
+        }
+    });
+    listener
 }
 
 /// Dials and exchanges a byte. The server ends with the process.

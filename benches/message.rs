@@ -1,96 +1,155 @@
-//! Messages one way and there and back, over a plain TCP socket on loopback.
+//! Messages over a `Conn` beside the same framing over a plain `TcpStream`, in one run:
 //!
-//! `cargo bench --bench message`. Rates are those of the receiver. Other
-//! transports plug in as another pair of ends.
+//! ```text
+//! cargo bench --bench message
+//! ```
+//!
+//! Rates are those of the receiver: a run ends when the last message has arrived.
+
+mod ends;
 
 use std::hint::black_box;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
 use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::measurement::WallTime;
+use criterion::{Bencher, criterion_main};
+use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group};
 use pointsub::{MessageTransporter, receive_message, send_message};
 
-const KIB: usize = 1 << 10;
-const SIZES: [usize; 7] = [64, 256, 512, KIB, 50 * KIB, 1 << 20, 5 << 20];
+use ends::{Peers, tcp_pair};
 
+criterion_group!(benches, one_way, several, batches, round_trips);
+criterion_main!(benches);
+
+/// One call each, on one connection.
 fn one_way(c: &mut Criterion) {
-    let mut group = c.benchmark_group("one way/tcp");
-    group.measurement_time(Duration::from_secs(3)).sample_size(20);
-    for size in SIZES {
+    for (name, size) in SIZES {
+        let mut group = group(c, format!("messages one way, {name}"));
         group.throughput(Throughput::Elements(1));
-        group.bench_with_input(BenchmarkId::from_parameter(size), &size, |b, &size| {
-            b.iter_custom(|n| stream_of_messages(tcp_pair(), size, n));
+        on_both(&mut group, |b, ends| b.iter_custom(|n| stream_of_messages(vec![ends()], size, n)));
+    }
+}
+
+/// The same on several connections at once, in the numbers of the original's table.
+fn several(c: &mut Criterion) {
+    for (name, size, conns) in [
+        ("256 B on 2 connections", 256, 2),
+        ("512 B on 5 connections", 512, 5),
+        ("50 KiB on 3 connections", 50 * KIB, 3),
+        ("1 MiB on 2 connections", 1 << 20, 2),
+        ("5 MiB on 1 connection", 5 << 20, 1),
+    ] {
+        let mut group = group(c, format!("messages one way, {name}"));
+        group.throughput(Throughput::Elements(conns));
+        on_both(&mut group, |b, ends| {
+            b.iter_custom(|n| stream_of_messages((0..conns).map(|_| ends()).collect(), size, n));
         });
     }
 }
 
+/// A hundred in one call.
 fn batches(c: &mut Criterion) {
-    let mut group = c.benchmark_group("one way, batches of 100/tcp");
-    group.measurement_time(Duration::from_secs(3)).sample_size(20);
-    for size in [64, KIB] {
+    for (name, size) in [("64 B", 64), ("512 B", 512), ("1 KiB", KIB)] {
+        let mut group = group(c, format!("messages one way in batches of 100, {name}"));
         group.throughput(Throughput::Elements(100));
-        group.bench_with_input(BenchmarkId::from_parameter(size), &size, |b, &size| {
-            b.iter_custom(|n| {
-                let (here, mut there) = tcp_pair();
-                let receiver = thread::spawn(move || {
-                    for _ in 0..100 * n {
-                        black_box(receive_message(&mut there).unwrap());
-                    }
-                });
-                let mut here = MessageTransporter::new(here);
-                let batch = vec![vec![0; size]; 100];
-                let start = Instant::now();
-                for _ in 0..n {
-                    here.send_batch(&batch).unwrap();
-                }
-                receiver.join().unwrap();
-                start.elapsed()
-            });
-        });
+        on_both(&mut group, |b, ends| b.iter_custom(|n| stream_of_batches(ends(), size, n)));
     }
 }
 
+/// A message and one of the same size back.
 fn round_trips(c: &mut Criterion) {
-    let mut group = c.benchmark_group("round trip/tcp");
-    group.measurement_time(Duration::from_secs(3)).sample_size(20);
-    for size in SIZES {
-        group.bench_with_input(BenchmarkId::from_parameter(size), &size, |b, &size| {
-            b.iter_custom(|n| there_and_back(tcp_pair(), size, n));
-        });
+    for (name, size) in SIZES {
+        let mut group = group(c, format!("message round trip, {name}"));
+        on_both(&mut group, |b, ends| b.iter_custom(|n| there_and_back(ends(), size, n)));
     }
 }
 
-/// Until the last of `n` messages has arrived.
-fn stream_of_messages<C: Read + Write + Send + 'static>(
-    (mut here, mut there): (C, C),
-    size: usize,
-    n: u64,
-) -> Duration {
+fn group<'a>(c: &'a mut Criterion, name: String) -> BenchmarkGroup<'a, WallTime> {
+    let mut group = c.benchmark_group(name);
+    group.measurement_time(Duration::from_secs(3)).sample_size(20);
+    group
+}
+
+/// Either end of something.
+type Ends = (Box<dyn Stream>, Box<dyn Stream>);
+
+trait Stream: Read + Write + Send {}
+
+impl<S: Read + Write + Send> Stream for S {}
+
+/// The same on a conn, then on a TCP connection.
+fn on_both(
+    group: &mut BenchmarkGroup<'_, WallTime>,
+    mut run: impl FnMut(&mut Bencher<'_>, &dyn Fn() -> Ends),
+) {
+    group.bench_function(BenchmarkId::from_parameter("Conn"), |b| {
+        run(b, &|| {
+            let (here, there) = Peers::new().conns("/bench/messages/1.0.0");
+            (Box::new(here), Box::new(there))
+        });
+    });
+    group.bench_function(BenchmarkId::from_parameter("TcpStream"), |b| {
+        run(b, &|| {
+            let (here, there) = tcp_pair();
+            (Box::new(here), Box::new(there))
+        });
+    });
+}
+
+/// `n` messages on each connection, until the last has arrived.
+fn stream_of_messages(ends: Vec<Ends>, size: usize, n: u64) -> Duration {
     let (ready, wait) = channel();
+    let mut senders = Vec::new();
+    let receivers: Vec<_> = ends
+        .into_iter()
+        .map(|(here, mut there)| {
+            senders.push(here);
+            let ready = ready.clone();
+            thread::spawn(move || {
+                ready.send(()).unwrap();
+                for _ in 0..n {
+                    black_box(receive_message(&mut there).unwrap());
+                }
+            })
+        })
+        .collect();
+    let message = vec![7; size];
+    senders.iter().for_each(|_| wait.recv().unwrap());
+    let start = Instant::now();
+    thread::scope(|scope| {
+        let message = &message;
+        for mut here in senders {
+            scope.spawn(move || {
+                for _ in 0..n {
+                    send_message(&mut here, message).unwrap();
+                }
+            });
+        }
+        receivers.into_iter().for_each(|receiver| receiver.join().unwrap());
+    });
+    start.elapsed()
+}
+
+fn stream_of_batches((here, mut there): Ends, size: usize, n: u64) -> Duration {
     let receiver = thread::spawn(move || {
-        ready.send(()).unwrap();
-        for _ in 0..n {
+        for _ in 0..100 * n {
             black_box(receive_message(&mut there).unwrap());
         }
     });
-    let message = vec![7; size];
-    wait.recv().unwrap();
+    let mut here = MessageTransporter::new(here);
+    let batch = vec![vec![0; size]; 100];
     let start = Instant::now();
     for _ in 0..n {
-        send_message(&mut here, &message).unwrap();
+        here.send_batch(&batch).unwrap();
     }
     receiver.join().unwrap();
     start.elapsed()
 }
 
-fn there_and_back<C: Read + Write + Send + 'static>(
-    (mut here, mut there): (C, C),
-    size: usize,
-    n: u64,
-) -> Duration {
+fn there_and_back((mut here, mut there): Ends, size: usize, n: u64) -> Duration {
     let echo = thread::spawn(move || {
         while let Ok(message) = receive_message(&mut there) {
             send_message(&mut there, &message).unwrap();
@@ -108,14 +167,14 @@ fn there_and_back<C: Read + Write + Send + 'static>(
     took
 }
 
-fn tcp_pair() -> (TcpStream, TcpStream) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let a = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    let (b, _) = listener.accept().unwrap();
-    a.set_nodelay(true).unwrap();
-    b.set_nodelay(true).unwrap();
-    (a, b)
-}
+const KIB: usize = 1 << 10;
 
-criterion_group!(benches, one_way, batches, round_trips);
-criterion_main!(benches);
+const SIZES: [(&str, usize); 7] = [
+    ("64 B", 64),
+    ("256 B", 256),
+    ("512 B", 512),
+    ("1 KiB", KIB),
+    ("50 KiB", 50 * KIB),
+    ("1 MiB", 1 << 20),
+    ("5 MiB", 5 << 20),
+];

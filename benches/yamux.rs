@@ -10,8 +10,14 @@
 mod backoff;
 #[path = "../src/error.rs"]
 mod error;
+#[cfg(test)]
+#[path = "../src/fuzz.rs"]
+mod fuzz;
 #[path = "../src/proto/mod.rs"]
 mod proto;
+#[cfg(test)]
+#[path = "../src/testing.rs"]
+mod testing;
 #[path = "../src/varint.rs"]
 mod varint;
 
@@ -56,10 +62,12 @@ impl Path {
         let mut at = 0;
         while at < data.len() {
             at += self.tx.data(ID, false, &self.sends, &[IoSlice::new(&data[at..])]).unwrap();
-            let n = self.tx.pending();
-            self.buf.space()[..n].copy_from_slice(self.tx.transmit());
+            let mut batch = self.tx.take().unwrap();
+            let n = batch.pending().len();
+            self.buf.space()[..n].copy_from_slice(batch.pending());
             self.buf.filled(n);
-            self.tx.consume(n);
+            batch.consume(n);
+            self.tx.lend(batch.reclaim().unwrap());
             self.receive();
         }
     }

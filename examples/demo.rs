@@ -1,21 +1,28 @@
-//! Two hosts in one command: a file with its SHA-256 compared, pings, a hundred
-//! conns at once, and messages of every class.
+//! Two hosts in one command: a file with its SHA-256 compared, the same over a
+//! connection that is cut meanwhile, pings, a hundred conns at once, messages of
+//! every class, and a file that is interrupted.
 
 mod common;
+#[path = "common/wire.rs"]
+mod wire;
 
 use aws_lc_rs::digest::{Context, Digest, SHA256};
 use common::{Args, Result};
 use pointsub::message::SizeClass;
-use pointsub::{Conn, Host, Listener, MessageTransporter};
+use pointsub::transfer::{Report, SendOptions, receive_into_dir};
+use pointsub::{Conn, Host, Listener, MessageTransporter, Multiaddr, TransferHandle};
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
-use std::net::Shutdown;
+use std::net::{Shutdown, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
+use wire::Wire;
 
 const FILE_SIZE: u64 = 256 << 20;
+/// How often the connection is cut.
+const CUTS: u64 = 5;
 const PINGS: usize = 1_000;
 const CONNS: usize = 100;
 const PER_CONN: usize = 1 << 20;
@@ -26,8 +33,9 @@ const STREAM_SIZE: u64 = 128 << 20;
 
 const USAGE: &str = "
 Two hosts in this process, over TCP on this machine: a file of 256 MiB through
-a conn with its SHA-256 compared, 1,000 pings, 100 conns at once, and messages
-of every class.
+a conn with its SHA-256 compared, as much over a connection that is cut five
+times meanwhile, 1,000 pings, 100 conns at once, messages of every class, and a
+file whose connection ends in the middle.
 
     cargo run --release --example demo
 
@@ -43,9 +51,11 @@ fn main() -> ExitCode {
         println!("client  {}", client.peer_id());
         connect(&server, &client)?;
         file(&server, &client)?;
+        cuts(&server)?;
         pings(&server, &client)?;
         conns(&server, &client)?;
-        messages(&server, &client)
+        messages(&server, &client)?;
+        interrupted(&server, &client)
     })
 }
 
@@ -91,6 +101,61 @@ fn file(server: &Host, client: &Host) -> Result {
     );
     println!("        {}", hex(&received));
     Ok(())
+}
+
+/// The conn does not end with its connection: it pauses, and goes on over another.
+fn cuts(server: &Host) -> Result {
+    let mut target = server.dial_addrs()[0].clone();
+    target.pop();
+    let wire = Wire::to(socket(&target)?)?;
+    let client = Host::new()?;
+    let through = format!("/ip4/127.0.0.1/tcp/{}", wire.address.port()).parse()?;
+    let listener = Listener::bind(server, "/cuts/1.0.0")?;
+    let receiving = thread::spawn(move || -> io::Result<Digest> {
+        let (mut conn, _peer) = listener.accept()?;
+        let (mut hash, mut buf) = (Context::new(&SHA256), vec![0; 1 << 20]);
+        loop {
+            match conn.read(&mut buf)? {
+                0 => return Ok(hash.finish()),
+                n => hash.update(&buf[..n]),
+            }
+        }
+    });
+    let mut conn = Conn::connect(&client, (server.peer_id(), through), "/cuts/1.0.0")?;
+    let (mut hash, start) = (Context::new(&SHA256), Instant::now());
+    let blocks = FILE_SIZE >> 20;
+    for block in 0..blocks {
+        if block % (blocks / (CUTS + 1)) == blocks / (CUTS + 1) - 1 && conn.stats().losses < CUTS {
+            wire.cut();
+        }
+        let bytes = noise(block, 1 << 20);
+        hash.update(&bytes);
+        conn.write_all(&bytes)?;
+    }
+    conn.shutdown(Shutdown::Write)?;
+    let received = receiving.join().map_err(|_| "the receiver panicked")??;
+    if received.as_ref() != hash.finish().as_ref() {
+        return Err("what arrived over the cuts is not what was sent".into());
+    }
+    let (seconds, stats) = (start.elapsed().as_secs_f64(), conn.stats());
+    println!(
+        "cuts    {blocks} MiB in {seconds:.2} s though the connection was cut {} times, SHA-256 equal",
+        stats.losses
+    );
+    println!(
+        "        the longest pause {:.0} ms, {:.1} MiB sent again",
+        stats.longest_outage.as_secs_f64() * 1e3,
+        stats.bytes_replayed as f64 / f64::from(1 << 20)
+    );
+    Ok(())
+}
+
+/// The socket address that a multiaddress of TCP stands for.
+fn socket(addr: &Multiaddr) -> Result<SocketAddr> {
+    let text = addr.to_string();
+    let mut parts = text.split('/').skip(2).step_by(2);
+    let (ip, port) = (parts.next().ok_or("no address")?, parts.next().ok_or("no port")?);
+    Ok(SocketAddr::new(ip.parse()?, port.parse()?))
 }
 
 fn pings(server: &Host, client: &Host) -> Result {
@@ -201,6 +266,49 @@ fn exchange(conn: Conn, seed: u64) -> io::Result<()> {
     });
     wrote?;
     if back == sent { Ok(()) } else { Err(io::Error::other("the echo differs")) }
+}
+
+/// A file whose connection ends in the middle goes on with the next.
+fn interrupted(server: &Host, client: &Host) -> Result {
+    let dir = Scratch::new()?;
+    let (source, there) = (dir.0.join("source"), dir.0.join("there"));
+    make_file(&source)?;
+    fs::create_dir(&there)?;
+    let listener = Listener::bind(server, "/interrupted/1.0.0")?;
+    let receiving = thread::spawn(move || -> pointsub::Result<Report> {
+        loop {
+            let (conn, _peer) = listener.accept()?;
+            match receive_into_dir(&mut MessageTransporter::new(conn), &there) {
+                // The sender comes back.
+                Err(e) if e.is_retryable() => {}
+                outcome => return outcome,
+            }
+        }
+    });
+    let send = |handle: &TransferHandle| -> pointsub::Result<Report> {
+        let conn = Conn::connect(client, &server.dial_addrs()[0], "/interrupted/1.0.0")?;
+        SendOptions::new().handle(handle).send_file(&mut MessageTransporter::new(conn), &source)
+    };
+    let handle = TransferHandle::new();
+    let first = thread::scope(|scope| {
+        let sending = scope.spawn(|| send(&handle));
+        while handle.progress().transferred < FILE_SIZE / 2 && !sending.is_finished() {
+            thread::sleep(Duration::from_millis(1));
+        }
+        client.disconnect(&server.peer_id());
+        sending.join()
+    });
+    if first.map_err(|_| "the sender panicked")?.is_ok() {
+        return Err("it was too fast to be interrupted".into());
+    }
+    let sent = send(&TransferHandle::new())?;
+    let received = receiving.join().map_err(|_| "the receiver panicked")??;
+    if sent.hash != received.hash || sent.moved == sent.bytes {
+        return Err(format!("{} of {} bytes were sent again", sent.moved, sent.bytes).into());
+    }
+    let (moved, all) = (sent.moved >> 20, sent.bytes >> 20);
+    println!("resume  {all} MiB, interrupted: {moved} MiB were left to send, BLAKE3 equal");
+    Ok(())
 }
 
 /// A folder that is gone when this is dropped.

@@ -1,53 +1,117 @@
-//! Receives a file from `send_file` with `std::io::copy`.
+//! Receives a file or a directory from `send_file`, and goes on with it after
+//! whatever interrupts it.
 
 mod common;
+#[path = "common/watch.rs"]
+mod watch;
 
-use common::{Args, Result};
-use pointsub::{Conn, Host, Listener};
-use std::fs::{self, File};
-use std::io::{self, Write};
+use common::{Result, usage_error};
+use lexopt::prelude::{Long, Short, Value, ValueExt};
+use pointsub::transfer::ReceiveOptions;
+use pointsub::{Conn, Host, Listener, MessageTransporter};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-const PROTOCOL: &str = "/file/1.0.0";
+const PROTOCOL: &str = "/pointsub/files/1.0.0";
 
 const USAGE: &str = "
-Receives one file and writes it to FILE, which must not exist yet.
+Receives a file, or a directory and all that is in it, into DIR (default: the
+current directory). It prints what to run on the other side.
 
-    cargo run --example receive_file -- FILE [--listen IP:PORT]
+    cargo run --example receive_file -- [DIR]
 
-It prints what to run on the other side.";
+    --listen IP:PORT    where to listen; default 127.0.0.1, a free port
+    --key FILE          the key of this host, made if it is not there: so the
+                        address stays the same, with a port in --listen
+    --overwrite         replace files that are there already
+    --no-verify         believe the checkpoints instead of reading what is there
+    --json              one JSON object a line on stdout, for programs
+    --help
 
-fn main() -> ExitCode {
-    common::run(USAGE, |mut args: Args| {
-        let host = common::listening_host(&mut args)?;
-        receive(&host, &args.positional(1)?[0])
-    })
+It waits until something has arrived as a whole. Until then it is NAME.part;
+started again, it goes on with that. Exit codes: 0 done, 1 any other error, 2
+wrong arguments, 3 the network, 4 a limit was reached, 5 the protocol, 6 a file
+or a name. With the feature `progress` there is a progress bar.";
+
+struct Args {
+    dir: PathBuf,
+    listen: String,
+    key: Option<PathBuf>,
+    overwrite: bool,
+    verify: bool,
+    json: bool,
 }
 
-fn receive(host: &Host, path: &str) -> Result {
-    let listener = Listener::bind(host, PROTOCOL)?;
-    let mut file =
-        File::create_new(path).map_err(|error| format!("cannot create {path}: {error}"))?;
-    common::print_other_side(host, |address| {
-        format!("cargo run --example send_file -- FILE {address}")
-    });
-    let (conn, peer) = listener.accept()?;
-    // A connection that is cut is an error here, never the end of a short file.
-    match store(conn, &mut file) {
-        Ok(bytes) => {
-            println!("{bytes} bytes from {peer} are in {path}");
-            Ok(())
+fn main() -> ExitCode {
+    common::run_parsed(USAGE, parse, |args| receive(&args))
+}
+
+fn parse(parser: &mut lexopt::Parser) -> Result<Args> {
+    let mut args = Args {
+        dir: ".".into(),
+        listen: "127.0.0.1:0".into(),
+        key: None,
+        overwrite: false,
+        verify: true,
+        json: false,
+    };
+    let mut values = Vec::new();
+    while let Some(arg) = parser.next()? {
+        match arg {
+            Long("listen") => args.listen = parser.value()?.string()?,
+            Long("key") => args.key = Some(parser.value()?.into()),
+            Long("overwrite") => args.overwrite = true,
+            Long("no-verify") => args.verify = false,
+            Long("json") => args.json = true,
+            Value(value) => values.push(value),
+            Short(_) | Long(_) => return Err(arg.unexpected().into()),
         }
-        Err(error) => {
-            fs::remove_file(path)?;
-            Err(error.into())
+    }
+    match <[_; 1]>::try_from(values) {
+        Ok([dir]) => args.dir = dir.into(),
+        Err(values) if values.is_empty() => {}
+        Err(_) => return Err(usage_error("one DIR at most")),
+    }
+    Ok(args)
+}
+
+fn receive(args: &Args) -> Result {
+    let host = common::host_at(&args.listen, args.key.as_deref())?;
+    let listener = Listener::bind(&host, PROTOCOL)?;
+    announce(&host, args.json);
+    loop {
+        let (conn, peer) = listener.accept()?;
+        match receive_once(conn, args) {
+            Ok(report) => {
+                watch::report(&report, args.json);
+                if !args.json {
+                    println!("from {peer}");
+                }
+                return Ok(());
+            }
+            // Its sender comes back.
+            Err(e) if e.is_retryable() => eprintln!("interrupted: {e}; waiting for the sender"),
+            Err(e) => return Err(e.into()),
         }
     }
 }
 
-fn store(mut conn: Conn, file: &mut File) -> io::Result<u64> {
-    let bytes = io::copy(&mut conn, file)?;
-    file.sync_all()?;
-    conn.write_all(&bytes.to_be_bytes())?;
-    Ok(bytes)
+fn receive_once(conn: Conn, args: &Args) -> pointsub::Result<pointsub::transfer::Report> {
+    let handle = watch::handle("receiving", args.json);
+    let options =
+        ReceiveOptions::new().overwrite(args.overwrite).verify(args.verify).handle(&handle);
+    let mut from = MessageTransporter::builder(conn).control().build();
+    options.receive_into_dir(&mut from, &args.dir)
+}
+
+fn announce(host: &Host, json: bool) {
+    if json {
+        for address in host.dial_addrs() {
+            println!("{{\"event\":\"listening\",\"address\":\"{address}\"}}");
+        }
+    } else {
+        common::print_other_side(host, |address| {
+            format!("cargo run --example send_file -- PATH {address}")
+        });
+    }
 }

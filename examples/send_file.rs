@@ -1,46 +1,134 @@
-//! Sends a file to `receive_file` with `std::io::copy`.
+//! Sends a file or a directory to `receive_file` or `upload_server`, and goes on
+//! after whatever interrupts it.
 
 mod common;
+#[path = "common/watch.rs"]
+mod watch;
 
-use common::{Args, Result};
-use pointsub::{Conn, Host};
-use std::fs::File;
-use std::io::{self, Read};
-use std::net::Shutdown;
+use common::{Result, usage_error};
+use lexopt::prelude::{Long, Short, Value, ValueExt};
+use pointsub::message::Compression;
+use pointsub::transfer::{Report, SendOptions};
+use pointsub::{Conn, Error, Host, MessageTransporter};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Instant;
+use std::thread;
+use std::time::Duration;
 
-const PROTOCOL: &str = "/file/1.0.0";
+const PROTOCOL: &str = "/pointsub/files/1.0.0";
 
 const USAGE: &str = "
-Sends a file. On the other side, first:
+Sends a file, or a directory and all that is in it. On the other side, first:
 
-    cargo run --example receive_file -- FILE [--listen IP:PORT]
+    cargo run --example receive_file
 
 and then here, with the ADDRESS that it prints:
 
-    cargo run --example send_file -- FILE ADDRESS";
+    cargo run --example send_file -- PATH ADDRESS
 
-fn main() -> ExitCode {
-    common::run(USAGE, |args: Args| {
-        let [path, address] = &args.positional(2)?[..] else { unreachable!("two of them") };
-        send(path, address)
-    })
+    --compress METHOD   lz4 or zstd, with the feature of that name
+    --limit RATE        at most so many bytes a second: 500k, 20M, 1G
+    --attempts N        how often to go on after an interruption; default 10
+    --key FILE          the key of this host, made if it is not there: who goes on
+                        with an upload must be who began it
+    --no-verify         believe the checkpoints instead of reading what is there
+    --json              one JSON object a line on stdout, for programs
+    --help
+
+Interrupted, by a lost connection, a kill or a full disk, the same command goes
+on where it was. Exit codes: 0 done, 1 any other error, 2 wrong arguments, 3 the
+network, 4 a limit was reached, 5 the protocol, 6 the file or a name.
+With the feature `progress` there is a progress bar.";
+
+struct Args {
+    path: PathBuf,
+    address: String,
+    compression: Compression,
+    limit: Option<u64>,
+    attempts: u32,
+    key: Option<PathBuf>,
+    verify: bool,
+    json: bool,
 }
 
-fn send(path: &str, address: &str) -> Result {
-    let mut file = File::open(path).map_err(|error| format!("cannot open {path}: {error}"))?;
-    let host = Host::new()?;
-    let mut conn = Conn::connect(&host, address, PROTOCOL)?;
-    let start = Instant::now();
-    let sent = io::copy(&mut file, &mut conn)?;
-    conn.shutdown(Shutdown::Write)?;
-    // The receiver answers once the file is on its disk.
-    let mut stored = [0; 8];
-    conn.read_exact(&mut stored).map_err(|error| format!("the receiver gave up: {error}"))?;
-    if u64::from_be_bytes(stored) != sent {
-        return Err(format!("sent {sent} bytes, stored {}", u64::from_be_bytes(stored)).into());
+fn main() -> ExitCode {
+    common::run_parsed(USAGE, parse, |args| send(&args))
+}
+
+fn parse(parser: &mut lexopt::Parser) -> Result<Args> {
+    let (mut compression, mut limit, mut attempts) = (Compression::Off, None, 10);
+    let (mut key, mut verify, mut json, mut values) = (None, true, false, Vec::new());
+    while let Some(arg) = parser.next()? {
+        match arg {
+            Long("compress") => compression = method(&parser.value()?.string()?)?,
+            Long("limit") => limit = Some(common::bytes(&parser.value()?.string()?)?),
+            Long("attempts") => attempts = parser.value()?.parse()?,
+            Long("key") => key = Some(parser.value()?.into()),
+            Long("no-verify") => verify = false,
+            Long("json") => json = true,
+            Value(value) => values.push(value),
+            Short(_) | Long(_) => return Err(arg.unexpected().into()),
+        }
     }
-    println!("{sent} bytes sent and stored in {:.2} s", start.elapsed().as_secs_f64());
-    Ok(())
+    let [path, address] =
+        <[_; 2]>::try_from(values).map_err(|_| usage_error("PATH and ADDRESS"))?;
+    let (path, address) = (PathBuf::from(path), address.string()?);
+    Ok(Args { path, address, compression, limit, attempts, key, verify, json })
+}
+
+fn method(name: &str) -> Result<Compression> {
+    match name {
+        #[cfg(feature = "lz4")]
+        "lz4" => Ok(Compression::Lz4),
+        #[cfg(feature = "zstd")]
+        "zstd" => Ok(Compression::Zstd),
+        #[cfg(not(feature = "lz4"))]
+        "lz4" => Err(usage_error("--features lz4 when it is built")),
+        #[cfg(not(feature = "zstd"))]
+        "zstd" => Err(usage_error("--features zstd when it is built")),
+        _ => Err(usage_error("lz4 or zstd behind --compress")),
+    }
+}
+
+fn send(args: &Args) -> Result {
+    let host = match &args.key {
+        Some(key) => Host::builder().keypair_file(key).build()?,
+        None => Host::new()?,
+    };
+    let mut attempt = 0;
+    loop {
+        let e = match send_once(&host, args) {
+            Ok(report) => {
+                watch::report(&report, args.json);
+                return Ok(());
+            }
+            Err(e) => e,
+        };
+        let delay = e.retry_delay(attempt).filter(|_| attempt + 1 < args.attempts);
+        let Some(delay) = delay else { return Err(e.into()) };
+        attempt += 1;
+        eprintln!("interrupted: {e}");
+        thread::sleep(delay.max(Duration::from_millis(100)));
+    }
+}
+
+fn send_once(host: &Host, args: &Args) -> pointsub::Result<Report, Error> {
+    let conn = Conn::connect(host, &*args.address, PROTOCOL)?;
+    let mut to = MessageTransporter::builder(conn).control().compression(args.compression);
+    if let Some(limit) = args.limit {
+        to = to.bytes_per_second(limit)?;
+    }
+    let mut to = to.build();
+    let handle = watch::handle(&name_of(&args.path), args.json);
+    let options = SendOptions::new().verify(args.verify).handle(&handle);
+    if args.path.is_dir() {
+        options.send_dir(&mut to, &args.path)
+    } else {
+        options.send_file(&mut to, &args.path)
+    }
+}
+
+fn name_of(path: &Path) -> String {
+    let name = path.file_name().unwrap_or(path.as_os_str());
+    name.to_string_lossy().into_owned()
 }

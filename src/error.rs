@@ -326,6 +326,18 @@ codes! {
     Aborted = 4003, ConnectionAborted;
     /// An error of the operating system that has no code of its own here.
     Io = 4004, Other;
+    /// A transfer was called off, by this side or by the other.
+    Cancelled = 4005, ConnectionAborted;
+    /// Something has that name already, and may not be replaced.
+    FileExists = 4010, AlreadyExists;
+    /// A name that cannot be, or may not be, one of a file here.
+    InvalidName = 4011, InvalidInput;
+    /// The disk, or a quota, is full.
+    StorageFull = 4012, StorageFull;
+    /// A file changed while it was sent.
+    SourceChanged = 4013, InvalidData;
+    /// Another transfer is at work on the same file.
+    Busy = 4014, ResourceBusy;
 }
 
 impl ErrorCode {
@@ -345,12 +357,17 @@ impl ErrorCode {
             | C::BufferExhausted
             | C::MessageTooLarge
             | C::Rejected
-            | C::Aborted => Severity::Warning,
+            | C::FileExists
+            | C::SourceChanged
+            | C::Busy
+            | C::Aborted
+            | C::Cancelled => Severity::Warning,
             C::InvalidHeader
             | C::ChecksumMismatch
             | C::ProtocolViolation
             | C::DecryptFailed
             | C::WrongPeer
+            | C::InvalidName
             | C::InvalidInput => Severity::Critical,
             C::OutOfMemory => Severity::Fatal,
             _ => Severity::Error,
@@ -375,6 +392,8 @@ impl ErrorCode {
                 | C::TooManyStreams
                 | C::BufferExhausted
                 | C::Aborted
+                | C::SourceChanged
+                | C::Busy
         )
     }
 
@@ -412,6 +431,12 @@ impl ErrorCode {
             C::Rejected => "ask the other side for permission",
             C::Aborted => "ask the sender to send it again",
             C::Io => "see its source",
+            C::Cancelled => "start it again if that was not meant",
+            C::FileExists => "choose another name, or allow that it is replaced",
+            C::InvalidName => "give it another name",
+            C::StorageFull => "make room and try again; what is there will not be sent again",
+            C::SourceChanged => "send it again once nothing writes to it",
+            C::Busy => "wait until the other transfer has ended",
         }
     }
 
@@ -438,6 +463,10 @@ impl ErrorCode {
             K::InvalidData => ErrorCode::ProtocolViolation,
             K::Unsupported => ErrorCode::Unsupported,
             K::PermissionDenied => ErrorCode::Rejected,
+            K::AlreadyExists => ErrorCode::FileExists,
+            K::InvalidFilename => ErrorCode::InvalidName,
+            K::StorageFull | K::QuotaExceeded | K::FileTooLarge => ErrorCode::StorageFull,
+            K::ResourceBusy => ErrorCode::Busy,
             _ => ErrorCode::Io,
         }
     }

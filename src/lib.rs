@@ -3,12 +3,18 @@
 mod backoff;
 mod driver;
 mod error;
+#[cfg(test)]
+mod fuzz;
 mod host;
 pub mod message;
 mod net;
 mod proto;
 mod resources;
+mod session;
 mod stall;
+#[cfg(test)]
+mod testing;
+pub mod transfer;
 mod varint;
 
 pub use driver::Priority;
@@ -25,6 +31,7 @@ pub use proto::noise::Cipher;
 pub use resources::budget::Pressure;
 pub use resources::events::{Event, Events};
 pub use resources::limits::{Limit, LimitStats};
+pub use transfer::progress::{TransferHandle, TransferObserver};
 
 /// The README's program, compiled and run as a test of the documentation.
 #[cfg(doctest)]

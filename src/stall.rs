@@ -1,11 +1,18 @@
 //! What a transport tells those who use it, and what they may set: how long it may
-//! stand still, and how far its peer is.
+//! stand still, how far its peer is, and whether there is memory for more.
 
+mod tried;
+
+use std::fmt;
 use std::io;
 use std::net::TcpStream;
 #[cfg(unix)]
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
+
+use crate::error::Result;
+
+pub use tried::TryIo;
 
 /// A transport that can be told how long it may stand still.
 ///
@@ -32,6 +39,37 @@ pub trait StallLimit {
     /// What the transport knows of its network.
     fn network(&self) -> Network {
         Network::default()
+    }
+
+    /// Asks to begin a transfer of so many bytes; it counts as under way until what is
+    /// returned is dropped. By default there is always room.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfMemory`](crate::ErrorCode::OutOfMemory): whoever looks after the memory
+    /// wants no more of this size just now. Nothing was sent; later it may go.
+    fn admit(&self, _bytes: u64) -> Result<Admission> {
+        Ok(Admission::default())
+    }
+}
+
+/// A transfer that was [admitted](StallLimit::admit); dropped, it counts no longer.
+#[derive(Default)]
+#[must_use = "dropped, it counts no longer"]
+pub struct Admission(#[expect(dead_code, reason = "held until it is dropped")] Option<Held>);
+
+type Held = Box<dyn Send + Sync>;
+
+impl Admission {
+    /// It counts until it drops `held`.
+    pub fn holding(held: impl Send + Sync + 'static) -> Admission {
+        Admission(Some(Box::new(held)))
+    }
+}
+
+impl fmt::Debug for Admission {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Admission").finish_non_exhaustive()
     }
 }
 
@@ -103,5 +141,9 @@ impl<T: StallLimit + ?Sized> StallLimit for &T {
 
     fn network(&self) -> Network {
         (**self).network()
+    }
+
+    fn admit(&self, bytes: u64) -> Result<Admission> {
+        (**self).admit(bytes)
     }
 }

@@ -55,6 +55,7 @@ fn violation(what: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fuzz::{damaged, fuzz};
     use proptest::prelude::*;
 
     #[test]
@@ -112,5 +113,30 @@ mod tests {
                 prop_assert!(len <= max);
             }
         }
+    }
+    #[test]
+    fn fuzz_varint() {
+        let wire = any::<u64>().prop_map(|n| {
+            let mut bytes = Vec::new();
+            encode(n, &mut bytes);
+            bytes
+        });
+        fuzz((damaged(wire), 0usize..12), |(input, max)| {
+            let got = decode(&input, max);
+            // What was refused stays refused, and what was read is read again,
+            // whatever comes behind it.
+            let more = decode(&[&input[..], &[0x81, 0x00]].concat(), max);
+            match got {
+                Ok(Some((n, len))) => {
+                    let mut again = Vec::new();
+                    encode(n, &mut again);
+                    prop_assert_eq!(&again[..], &input[..len]);
+                    prop_assert_eq!(more.unwrap(), Some((n, len)));
+                }
+                Ok(None) => prop_assert!(input.len() < max.min(MAX_LEN)),
+                Err(_) => prop_assert!(more.is_err()),
+            }
+            Ok(())
+        });
     }
 }

@@ -234,3 +234,34 @@ fn identify_tells_who_a_peer_is_and_what_it_serves() {
         assert!(info.listen_addrs.is_empty());
     });
 }
+
+#[test]
+fn several_reactors_share_the_connections() {
+    within(60, || {
+        let server = builder().listen(loopback()).reactors(3).build().expect("a host");
+        let listener = Listener::bind(&server, PROTOCOL).expect("bind");
+        let mut clients: Vec<_> = (0..7)
+            .map(|_| {
+                let client = builder().reactors(2).build().expect("a host");
+                let near = Conn::connect(&client, address(&server), PROTOCOL).expect("connect");
+                let (far, _) = listener.accept().expect("accept");
+                (client, near, far)
+            })
+            .collect();
+        // Nobody blocks on the server's side: its reactors answer.
+        for (client, ..) in &clients {
+            client.ping(&server.peer_id()).expect("ping");
+        }
+        for (_, near, far) in &mut clients {
+            assert_carries(near, far, &payload(3, 300_000));
+        }
+        server.shutdown();
+        for (client, near, _) in &clients {
+            assert_eq!((&*near).read(&mut [0; 16]).expect("the end"), 0);
+            client.shutdown();
+        }
+    });
+    for count in [0, 257] {
+        assert_kind(Host::builder().reactors(count).build(), &[ErrorKind::InvalidInput]);
+    }
+}

@@ -2,13 +2,14 @@
 
 mod common;
 
-use common::{LOST, PROTOCOL, Pair, address, assert_kind, dialling, listening, within};
+use common::{Cut, LOST, PROTOCOL, Pair, Proxy, address, assert_kind, dialling, listening, within};
 use pointsub::{Conn, Listener};
 use std::io::{ErrorKind, Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Barrier, mpsc};
 use std::thread;
+use std::time::{Duration, Instant};
 
 #[test]
 fn a_protocol_already_bound_on_this_host_is_addr_in_use() {
@@ -214,4 +215,37 @@ fn local_addr_is_where_the_host_listens() {
 
 fn counter() -> Arc<AtomicUsize> {
     Arc::default()
+}
+
+#[test]
+fn a_conn_that_was_lost_while_it_waited_is_accepted_and_says_so() {
+    within(60, || {
+        let pair = Pair::plain();
+        let mut near = Conn::connect(&pair.client, address(&pair.server), PROTOCOL);
+        near.as_mut().expect("connect").write_all(b"before the end").expect("write");
+        let proxy = Proxy::to(&pair.server);
+        let other = dialling();
+        let lost = Conn::connect(&other, &proxy.address(&pair.server)[..], PROTOCOL);
+        let mut lost = lost.expect("connect");
+        lost.write_all(b"before the cut").expect("write");
+        let start = Instant::now();
+        while pair.server.stats().bytes_received == 0 || pair.listener.stats().waiting < 2 {
+            assert!(start.elapsed() < Duration::from_secs(20), "they do not come");
+        }
+        thread::sleep(Duration::from_millis(100));
+        proxy.cut(Cut::Close);
+        while pair.server.stats().connections > 1 {
+            assert!(start.elapsed() < Duration::from_secs(20), "the cut is not seen");
+            thread::sleep(Duration::from_millis(5));
+        }
+        let (mut first, _) = pair.listener.accept().expect("accept");
+        drop(near);
+        assert_eq!(common::read_all(&mut first).expect("the whole"), b"before the end");
+        let (mut second, peer) = pair.listener.accept().expect("accept");
+        assert_eq!(peer, other.peer_id());
+        let mut arrived = [0; 14];
+        second.read_exact(&mut arrived).expect("what had arrived");
+        assert_eq!(&arrived, b"before the cut");
+        assert_kind(second.read(&mut [0]), LOST);
+    });
 }

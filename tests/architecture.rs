@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// The floors from the ground up, and the modules that live on each.
 const FLOORS: &[&[&str]] = &[
-    &["error", "resources", "varint", "backoff", "stall"],
+    &["error", "resources", "varint", "backoff", "stall", "fuzz", "testing"],
     &["proto"],
     &["driver"],
     &["session"],
@@ -20,8 +20,11 @@ const FLOORS: &[&[&str]] = &[
 ];
 
 /// Modules that may use less than everything below them.
-const CONFINED: &[(&str, &[&str])] =
-    &[("error", &["backoff"]), ("message", &["error", "resources", "varint", "backoff", "stall"])];
+const CONFINED: &[(&str, &[&str])] = &[
+    ("error", &["backoff"]),
+    ("message", &["error", "resources", "varint", "backoff", "stall"]),
+    ("transfer", &["message", "error", "resources", "varint", "backoff", "stall"]),
+];
 
 /// What the protocol must not know: sockets, threads, locks and clocks.
 const FORBIDDEN_IN_PROTO: &[&str] =

@@ -4,7 +4,7 @@
 mod common;
 
 use common::{
-    ENDED, LOST, Pair, Proxy, assert_carries, assert_kind, payload, read_all, within,
+    Cut, ENDED, LOST, Pair, Proxy, assert_carries, assert_kind, payload, read_all, within,
     write_until_error,
 };
 use std::io::{ErrorKind, Read, Write};
@@ -144,7 +144,7 @@ fn the_connection_is_lost_and_a_plain_conn_says_so_after_what_had_arrived() {
         far.write_all(&payload(7, 1000)).expect("write");
         let mut arrived = vec![0; 1000];
         near.read_exact(&mut arrived[..1]).expect("the frame is here");
-        proxy.cut();
+        proxy.cut(Cut::Close);
         near.read_exact(&mut arrived[1..]).expect("what had arrived");
         assert!(arrived == payload(7, 1000));
         assert_kind(near.read(&mut [0; 16]), LOST);
@@ -161,7 +161,7 @@ fn the_connection_is_lost_and_a_fin_that_had_arrived_stays_an_end() {
         let (mut near, far) = pair.connect_at(&proxy.address(&pair.server));
         far.shutdown(Shutdown::Write).expect("FIN");
         assert_eq!(near.read(&mut [0; 16]).expect("the end"), 0);
-        proxy.cut();
+        proxy.cut(Cut::Close);
         assert_kind::<()>(Err(write_until_error(&mut near)), ENDED);
         assert_eq!(near.read(&mut [0; 16]).expect("the end stays"), 0);
     });

@@ -216,3 +216,24 @@ fn a_writer_that_fails_costs_its_stream_and_not_the_next_message() {
         assert_eq!(there.receive().unwrap(), b"next");
     }
 }
+
+#[test]
+fn a_writer_may_fail_with_any_error_of_ours() {
+    struct Picky(ErrorCode);
+    impl std::io::Write for Picky {
+        fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+            Err(Error::new(self.0, "not what was agreed on").into())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    for &code in ErrorCode::ALL {
+        let mut wire = Vec::new();
+        send_stream(&mut wire, &mut &[1; 1000][..]).unwrap();
+        send_message(&mut wire, b"next").unwrap();
+        let mut there = MessageTransporter::new(&wire[..]);
+        assert_eq!(there.receive_stream(&mut Picky(code)).unwrap_err().code(), code);
+        assert_eq!(there.receive().unwrap(), b"next");
+    }
+}

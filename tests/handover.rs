@@ -157,8 +157,14 @@ impl Stress {
             *at = 0;
         }
         let question = pattern(*at, len);
-        // Far less than the window is under way: a write does not block.
-        (&*conn).write_all(question).expect("write");
+        // Far less than the window is under way: a write waits for nothing but the socket.
+        let mut rest = question;
+        while !rest.is_empty() {
+            match (&*conn).write(rest) {
+                Ok(n) => rest = &rest[n..],
+                Err(e) => again(e.kind()),
+            }
+        }
         let mut answer = vec![0; question.len()];
         let (mut filled, start) = (0, Instant::now());
         while filled < answer.len() {

@@ -9,6 +9,7 @@ use pointsub::{Conn, ErrorCode, Host, Listener};
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpListener;
 use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -164,4 +165,39 @@ fn connected_patiently(client: &Host, server: &Host) -> Conn {
             Err(e) => assert_eq!(common::code(&e), ErrorCode::ConnectionRefused, "{e}"),
         }
     }
+}
+
+#[test]
+fn a_connect_that_crosses_a_disconnect_goes_over_a_new_connection() {
+    within(120, || {
+        let pair = Pair::new();
+        let (over, peer) = (AtomicBool::new(false), pair.client.peer_id());
+        thread::scope(|scope| {
+            let accepting = scope.spawn(|| pair.listener.incoming().count());
+            scope.spawn(|| {
+                while !over.load(SeqCst) {
+                    pair.server.disconnect(&peer);
+                    thread::sleep(Duration::from_millis(30));
+                }
+            });
+            let start = Instant::now();
+            let mut connects = 0;
+            // On a busy machine the accept queue fills, which is said in its figures.
+            let mut refused = 0;
+            let result = loop {
+                if start.elapsed() >= Duration::from_secs(3) {
+                    break Ok(());
+                }
+                match Conn::connect(&pair.client, address(&pair.server), PROTOCOL) {
+                    Ok(_) => connects += 1,
+                    Err(_) if pair.listener.stats().refused > refused => refused += 1,
+                    Err(e) => break Err(e),
+                }
+            };
+            over.store(true, SeqCst);
+            pair.listener.close();
+            eprintln!("{connects} connects, {} accepted", accepting.join().expect("no panic"));
+            result.unwrap_or_else(|e| panic!("after {connects}: {e}"));
+        });
+    });
 }

@@ -5,14 +5,14 @@ mod attacker;
 mod common;
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use attacker::{RST, Raw, SYN, connect, header, opening};
 use common::{PROTOCOL, Pair, address, assert_carries, assert_kind, builder, dialling, payload};
-use common::{socket_address, within};
-use pointsub::{Conn, Event, Host, Keypair, Limit, Listener, Pressure, Priority};
+use common::{Ways, Wired, socket_address, within};
+use pointsub::{Conn, Event, Host, HostBuilder, Keypair, Limit, Listener, Pressure, Priority};
 
 #[test]
 fn connections_beyond_the_limit_are_accepted_and_closed() {
@@ -119,10 +119,12 @@ fn a_peer_that_resets_what_nobody_accepted_is_told_to_go_away() {
     within(60, || {
         let server = builder().max_resets(100).build().expect("a host");
         let mut raw = raw(&server);
-        for n in 0..101 {
+        // Ten more are granted each second that this takes.
+        for n in 0..400 {
             let id = raw.id();
             if raw.send(&[header(1, SYN, id, 0), header(1, RST, id, 0)].concat()).is_err() {
                 assert!(n > 99, "closed after {n}");
+                break;
             }
         }
         await_that("a limit", || server.stats().rejections(Limit::Resets) == 1);
@@ -320,4 +322,35 @@ fn await_that(what: &str, mut happened: impl FnMut() -> bool) {
         assert!(start.elapsed() < Duration::from_secs(30), "still no {what}");
         thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// A writer that does not wait, and hears nothing from its peer, tries in vain: that must
+/// not look like a flood over there.
+#[test]
+fn an_impatient_writer_floods_nobody() {
+    within(60, || {
+        // It may keep no more than it may send: it waits for receipts.
+        let client = <_>::default();
+        let client = HostBuilder::replay_buffer(client, 256 << 10);
+        let wired = Wired::between(builder().max_empty_frames(100), client);
+        let (near, far) = wired.connect();
+        wired.proxy.stall(Ways::Back);
+        near.set_nonblocking(true).expect("set");
+        let (mut written, mut in_vain) = (0, 0);
+        while in_vain < 20_000 {
+            match (&near).write(&[7; 64 << 10]) {
+                Ok(n) => written += n,
+                Err(e) if e.kind() == ErrorKind::WouldBlock => in_vain += 1,
+                Err(e) => panic!("{e}"),
+            }
+        }
+        near.set_nonblocking(false).expect("set");
+        near.shutdown(Shutdown::Write).expect("the end");
+        wired.proxy.flow();
+        let mut all = Vec::new();
+        (&far).read_to_end(&mut all).expect("read");
+        assert_eq!(all.len(), written);
+        assert_eq!(wired.pair.server.stats().rejections(Limit::EmptyFrames), 0);
+        assert_eq!(near.stats().losses, 0);
+    });
 }

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Pair, Proxy, payload, within};
+use common::{Cut, Pair, Proxy, payload, within};
 use pointsub::{
     Conn, Error, ErrorCode, MessageTransporter, receive_message, receive_message_max,
     receive_stream, send_message, send_stream,
@@ -128,7 +128,7 @@ fn a_cut_inside_a_message_is_an_error_and_a_close_between_messages_is_told_apart
         near.write_all(&frame[..5_000]).expect("write");
         assert_eq!(receive_message(&mut far).expect("the first"), b"whole");
         far.peek(&mut [0]).expect("a part of the second has arrived");
-        proxy.cut();
+        proxy.cut(Cut::Close);
         let e = receive_message(&mut far).expect_err("cut");
         assert_ne!(e.code(), ErrorCode::ConnectionClosed, "{e}");
 

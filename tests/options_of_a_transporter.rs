@@ -5,15 +5,18 @@ mod common;
 mod support;
 
 use std::io::{self, IoSlice, Read, Write};
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use common::Pair;
 use pointsub::message::{
-    Compression, Direction, MessageSizer, MessageTransporterBuilder, SizeClass, StallLimit,
-    Strategy,
+    Admission, Compression, Direction, MessageSizer, MessageTransporterBuilder, SizeClass,
+    StallLimit, Strategy,
 };
-use pointsub::{ErrorCode, MessageTransporter, receive_message, send_message};
+use pointsub::{
+    ErrorCode, MessageTransporter, receive_message, receive_stream, send_message, send_stream,
+};
 use support::{bytes, tcp_pair};
 
 #[test]
@@ -121,8 +124,71 @@ fn a_rate_of_bytes_or_messages_is_kept() {
     let builder = || MessageTransporter::builder(Vec::new());
     assert!(took(builder().bytes_per_second(100_000).unwrap()) > Duration::from_millis(190));
     assert!(took(builder().messages_per_second(100).unwrap()) > Duration::from_millis(190));
+    let mut batch = builder().messages_per_second(100).unwrap().build();
+    let start = Instant::now();
+    batch.send_batch(&[[0; 1000]; 30]).unwrap();
+    assert!(start.elapsed() > Duration::from_millis(190), "a batch is as many messages");
+    // 70 kB of frames, and less content than goes at once.
+    let mut batch = builder().bytes_per_second(100_000).unwrap().build();
+    let start = Instant::now();
+    batch.send_batch(&[[7]; 9_000]).unwrap();
+    assert!(start.elapsed() < Duration::from_millis(300), "frames are no content");
+    let start = Instant::now();
+    batch.send_batch(&[[0; 1000]; 30]).unwrap();
+    assert!(start.elapsed() > Duration::from_millis(190), "the content of a batch counts");
     let e = builder().bytes_per_second(0).err().unwrap();
     assert_eq!(e.code(), ErrorCode::InvalidInput);
+}
+
+/// Has room for messages below 2 MiB, and counts how often it was asked.
+#[derive(Default)]
+struct Cramped {
+    sent: Vec<u8>,
+    asked: std::cell::RefCell<Vec<u64>>,
+}
+
+impl Write for Cramped {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.sent.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl StallLimit for Cramped {
+    fn stall_limit(&self, _: Direction) -> io::Result<Option<Duration>> {
+        Ok(None)
+    }
+
+    fn set_stall_limit(&self, _: Direction, _: Option<Duration>) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn admit(&self, bytes: u64) -> pointsub::Result<Admission> {
+        self.asked.borrow_mut().push(bytes);
+        if bytes < 2 << 20 {
+            return Ok(Admission::default());
+        }
+        Err(pointsub::Error::new(ErrorCode::OutOfMemory, "there is no room"))
+    }
+}
+
+#[test]
+fn a_batch_asks_for_room_as_its_messages_would() {
+    let mut here = MessageTransporter::builder(Cramped::default()).limits().build();
+    let messages = [vec![1; 10], vec![2; 1 << 20], vec![3; 10]];
+    here.send_batch(&messages).unwrap();
+    assert_eq!(here.get_ref().asked.take().iter().max(), Some(&(1 << 20)));
+    let before = here.get_ref().sent.len();
+    let e = here.send_batch(&[vec![1; 10], vec![2; 2 << 20]]).unwrap_err();
+    assert_eq!((e.code(), here.get_ref().sent.len()), (ErrorCode::OutOfMemory, before));
+    let sent = here.into_inner().sent;
+    let mut there = MessageTransporter::new(&sent[..]);
+    for message in messages {
+        assert!(there.receive().unwrap() == message);
+    }
 }
 
 #[test]
@@ -240,4 +306,38 @@ fn a_live_stream_may_pause_longer_than_any_limit() {
     let mut out = Vec::new();
     assert_eq!(impatient(b).receive_stream(&mut out).unwrap(), 12);
     assert_eq!((sender.join().unwrap(), &out[..]), (12, &b"tickticktick"[..]));
+}
+
+#[test]
+fn what_a_live_source_gives_is_sent_when_it_is_read() {
+    struct Live(mpsc::Receiver<&'static [u8]>);
+    impl Read for Live {
+        fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+            let Ok(piece) = self.0.recv() else { return Ok(0) };
+            out[..piece.len()].copy_from_slice(piece);
+            Ok(piece.len())
+        }
+    }
+    struct Arrives(mpsc::Sender<Vec<u8>>);
+    impl Write for Arrives {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.send(bytes.to_vec()).unwrap();
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let (mut a, mut b) = tcp_pair();
+    let (say, live) = mpsc::channel();
+    let (arrives, hear) = mpsc::channel();
+    let sender = thread::spawn(move || send_stream(&mut a, &mut Live(live)).unwrap());
+    let receiver = thread::spawn(move || receive_stream(&mut b, &mut Arrives(arrives)).unwrap());
+    for piece in [&b"tick"[..], b"t", b"tock"] {
+        say.send(piece).unwrap();
+        // Nothing more is said before this has arrived.
+        assert_eq!(hear.recv_timeout(Duration::from_secs(20)).unwrap(), piece);
+    }
+    drop(say);
+    assert_eq!((sender.join().unwrap(), receiver.join().unwrap()), (9, 9));
 }

@@ -36,7 +36,7 @@ fn any_bytes_at_any_phase_harm_only_their_sender() {
         let key = Keypair::generate_ed25519();
         let phase = PHASES[random.below(PHASES.len())];
         let Ok(mut socket) = connect(socket_address(&pair.server)) else { return };
-        let Ok(_) = secure(&socket, &key, phase) else { return };
+        let Ok(_) = secure(&socket, &key, &[], phase) else { return };
         let mut bytes = vec![0; random.below(70_000)];
         random.fill(&mut bytes);
         if random.below(2) == 0 && bytes.len() >= 2 {

@@ -5,7 +5,8 @@ Written from the documentation of pointsub::message alone.
 """
 import socket, struct, sys, zlib
 
-MESSAGE, LARGE, STREAM, CHUNK, END, ABORT = range(6)
+MESSAGE, LARGE, STREAM, CHUNK, END, ABORT, COMMAND = range(7)
+PAUSE, RESUME = 1, 2
 
 
 def crc8(data):
@@ -44,6 +45,9 @@ def receive(sock):
         crc = zlib.crc32(head, crc)
         if kind in (LARGE, STREAM):
             announced = length if kind == LARGE else None
+            continue
+        if kind == COMMAND:
+            assert length in (PAUSE, RESUME), "cancelled"
             continue
         payload = b"" if kind == END else exactly(sock, length)
         crc = zlib.crc32(payload, crc)

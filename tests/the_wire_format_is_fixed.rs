@@ -2,12 +2,20 @@
 //! written others can read.
 
 mod support;
+#[path = "support/transfers.rs"]
+mod transfers;
 
+use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener};
 use std::process::{Command, Stdio};
+use std::thread;
 
-use pointsub::{ErrorCode, MessageTransporter, receive_message, send_message, send_stream};
+use pointsub::transfer::progress::Status;
+use pointsub::{
+    ErrorCode, MessageTransporter, TransferHandle, receive_message, send_message, send_stream,
+};
 use support::bytes;
+use transfers::{Recorder, pipe};
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect::<Vec<_>>().join(" ")
@@ -86,6 +94,88 @@ fn a_stream_that_is_given_up() {
     assert_eq!(receive_message(&mut &wire[..]).unwrap_err().code(), ErrorCode::Aborted);
 }
 
+/// Pauses its own transfer before it gives the first bytes.
+struct Pauses(TransferHandle, &'static [u8]);
+
+impl Read for Pauses {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        if !self.1.is_empty() {
+            self.0.pause();
+        }
+        self.1.read(out)
+    }
+}
+
+const CONTROLLED: &str = "94 00 00 83 08 00 00 00 00 00 00 00 98 31 58 33 \
+                          98 00 03 ba 61 62 63 b0 e3 1b da \
+                          b0 00 01 7b \
+                          b0 00 02 0a \
+                          a0 00 03 c5 61 24 52 a4";
+
+#[test]
+fn a_stream_under_control_and_its_commands() {
+    let (near, mut far) = pipe(1 << 16);
+    let (events, sender) = Recorder::with_handle();
+    let mut source = Pauses(sender.clone(), b"abc");
+    let hand = sender.clone();
+    let sending = thread::spawn(move || {
+        let mut near = MessageTransporter::builder(near).control().build();
+        near.send_stream_with(&hand, &mut source)
+    });
+    events.wait_for_status(Status::Paused);
+    sender.resume();
+    let mut wire = vec![0; CONTROLLED.split(' ').count()];
+    far.read_exact(&mut wire).unwrap();
+    assert_eq!(hex(&wire), CONTROLLED);
+    far.write_all(&[0xB0, 0, 4, 0xE8]).unwrap();
+    assert_eq!(sending.join().unwrap().unwrap(), 3);
+}
+
+#[test]
+fn what_a_receiver_says_of_a_stream_under_control() {
+    let wire: Vec<u8> =
+        CONTROLLED.split(' ').map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect();
+    let answers = |steer: fn(&TransferHandle), sink: &mut dyn Write| {
+        let (mut near, far) = pipe(1 << 16);
+        near.write_all(&wire).unwrap();
+        let hand = TransferHandle::new();
+        steer(&hand);
+        let mut far = MessageTransporter::builder(far).control().build();
+        let outcome = far.receive_stream_with(&hand, &mut { sink });
+        drop(far);
+        let mut said = Vec::new();
+        near.read_to_end(&mut said).unwrap();
+        (outcome.map_err(|e| e.code()), hex(&said))
+    };
+    let (outcome, said) = answers(|_| {}, &mut io::sink());
+    assert_eq!((outcome, &*said), (Ok(3), "b0 00 04 e8"));
+    let (outcome, said) = answers(TransferHandle::pause, &mut io::sink());
+    assert_eq!((outcome, &*said), (Ok(3), "b0 00 01 7b b0 00 04 e8"));
+    let (outcome, said) = answers(|_| {}, &mut &mut [0; 2][..]);
+    assert_eq!((outcome, &*said), (Err(ErrorCode::Io), "b0 0f a4 3c"));
+
+    // One that is called off from its own writer.
+    struct Cancels(TransferHandle);
+    impl Write for Cancels {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.cancel();
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let (mut near, far) = pipe(1 << 16);
+    near.write_all(&wire).unwrap();
+    let hand = TransferHandle::new();
+    let mut far = MessageTransporter::builder(far).control().build();
+    let e = far.receive_stream_with(&hand, &mut Cancels(hand.clone())).unwrap_err();
+    assert_eq!(e.code(), ErrorCode::Cancelled);
+    let mut said = [0; 4];
+    near.read_exact(&mut said).unwrap();
+    assert_eq!(hex(&said), "b0 00 03 25");
+}
+
 #[test]
 fn a_receiver_in_python_reads_what_we_write() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -111,6 +201,17 @@ fn a_receiver_in_python_reads_what_we_write() {
         let line = format!("{size} {}\n", crc32fast::hash(&content));
         expected += &line.repeat(3);
     }
+    let hand = TransferHandle::new();
+    let (resuming, mut steered) = (hand.clone(), MessageTransporter::new(&conn));
+    let resume = thread::spawn(move || {
+        while resuming.status() != Status::Paused {
+            thread::yield_now();
+        }
+        resuming.resume();
+    });
+    steered.send_stream_with(&hand, &mut Pauses(hand.clone(), b"paused")).unwrap();
+    resume.join().unwrap();
+    expected += &format!("6 {}\n", crc32fast::hash(b"paused"));
     conn.shutdown(Shutdown::Write).unwrap();
     let output = python.wait_with_output().unwrap();
     assert!(output.status.success());

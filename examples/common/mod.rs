@@ -2,8 +2,10 @@
 
 #![allow(dead_code, reason = "each example uses its part")]
 
-use pointsub::Host;
+use pointsub::{ErrorCode, Host};
 use std::error::Error;
+use std::io;
+use std::path::Path;
 use std::process::ExitCode;
 
 pub(crate) type Result<T = ()> = std::result::Result<T, Box<dyn Error>>;
@@ -22,6 +24,85 @@ pub(crate) fn run(usage: &str, example: impl FnOnce(Args) -> Result) -> ExitCode
             ExitCode::FAILURE
         }
     }
+}
+
+/// Runs an example whose arguments `parse` reads; the exit code says what kind of
+/// error ended it.
+pub(crate) fn run_parsed<A>(
+    usage: &str,
+    parse: impl FnOnce(&mut lexopt::Parser) -> Result<A>,
+    example: impl FnOnce(A) -> Result,
+) -> ExitCode {
+    if std::env::args_os().any(|arg| arg == "--help" || arg == "-h") {
+        println!("{}", usage.trim());
+        return ExitCode::SUCCESS;
+    }
+    let args = match parse(&mut lexopt::Parser::from_env()) {
+        Ok(args) => args,
+        Err(error) => {
+            eprintln!("error: {error}\n\n{}", usage.trim());
+            return ExitCode::from(2);
+        }
+    };
+    match example(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(exit_code(&*error))
+        }
+    }
+}
+
+/// The class of an error.
+fn exit_code(error: &(dyn Error + 'static)) -> u8 {
+    let inner = match error.downcast_ref::<io::Error>() {
+        Some(io) => io.get_ref().and_then(|e| e.downcast_ref::<pointsub::Error>()),
+        None => error.downcast_ref::<pointsub::Error>(),
+    };
+    match inner.map(|e| e.code().number()) {
+        Some(1000..2000) => 3,
+        Some(2000..3000) => 4,
+        Some(3000..4000) => 5,
+        Some(code) if code != ErrorCode::Io.number() => 6,
+        _ => 1,
+    }
+}
+
+/// What is missing on the command line.
+pub(crate) fn usage_error(wanted: &str) -> Box<dyn Error> {
+    format!("wanted: {wanted}").into()
+}
+
+/// A number of bytes: 4096, 500k, 20M, 1G.
+pub(crate) fn bytes(text: &str) -> Result<u64> {
+    let wrong = || usage_error(&format!("a number of bytes like 500k, 20M or 1G, not {text:?}"));
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let shift = match &text[digits.len()..] {
+        "" => 0,
+        "k" | "K" => 10,
+        "m" | "M" => 20,
+        "g" | "G" => 30,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = digits.parse().map_err(|_| wrong())?;
+    number.checked_mul(1 << shift).filter(|&n| n > 0).ok_or_else(wrong)
+}
+
+/// A host that listens there, with the key in a file if one is named.
+pub(crate) fn host_at(listen: &str, key: Option<&Path>) -> Result<Host> {
+    let builder = Host::builder().listen_on(listen);
+    let builder = match key {
+        Some(key) => builder.keypair_file(key),
+        None => builder,
+    };
+    builder.build().map_err(|error| {
+        if error.kind() == io::ErrorKind::AddrInUse
+            || error.kind() == io::ErrorKind::AddrNotAvailable
+        {
+            eprintln!("cannot listen on {listen}");
+        }
+        error.into()
+    })
 }
 
 /// The command line.

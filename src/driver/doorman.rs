@@ -28,6 +28,8 @@ pub(crate) trait Reception: Send + Sync {
     fn enter(&self, from: SocketAddr) -> Option<Pass>;
     /// Whether there is room for one more beside `now`.
     fn fits(&self, limit: Limit, now: usize) -> bool;
+    /// Somebody was turned away because of a limit.
+    fn reached(&self, limit: Limit);
     /// A handshake is complete.
     fn arrived(&self, secured: Secured, pass: Pass);
     /// A handshake failed, or took too long.
@@ -258,6 +260,7 @@ impl Doorman {
             }
             self.order.pop_front();
             if present {
+                self.reception.reached(Limit::HandshakeTime);
                 self.dismiss(key, "the handshake took too long");
             }
         }

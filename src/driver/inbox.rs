@@ -115,6 +115,18 @@ impl Inbox {
         }
     }
 
+    /// Keeps what waits in no more room than it needs.
+    pub(crate) fn shrink(&mut self) {
+        if self.len == 0 {
+            (self.chunks, self.capacity) = (VecDeque::new(), 0);
+        } else if self.capacity > WASTE * self.len {
+            let mut data = vec![0; self.len];
+            let end = self.peek(&mut data);
+            let chunk = Chunk { data: Buffer::from(data), start: 0, end };
+            (self.chunks, self.capacity) = (VecDeque::from([chunk]), end);
+        }
+    }
+
     /// Forgets everything; returns how much that was.
     pub(crate) fn clear(&mut self) -> usize {
         self.chunks = VecDeque::new();
@@ -131,5 +143,35 @@ fn take(len: usize) -> Buffer {
     }
 }
 
+/// What waits is moved where it takes so many times the room that it needs.
+const WASTE: usize = 2;
+
 /// Buffers up to this size are the stream's own: an idle stream may keep one.
 const UNPOOLED: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_is_the_same_in_less_room() {
+        let mut inbox = Inbox::default();
+        for part in 0..3u8 {
+            inbox.room(30_000).fill(part);
+            inbox.filled(30_000);
+        }
+        inbox.consume(65_000);
+        let (before, mut unread) = (inbox.capacity(), vec![0; 25_000]);
+        inbox.shrink();
+        assert!(before >= buffers::SMALL_BATCH && inbox.capacity() == 25_000);
+        assert_eq!((inbox.len(), inbox.peek(&mut unread)), (25_000, 25_000));
+        assert!(unread.iter().all(|&byte| byte == 2));
+        inbox.room(10).fill(3);
+        inbox.filled(10);
+        inbox.consume(25_000);
+        assert_eq!((inbox.peek(&mut unread), unread[0]), (10, 3));
+        inbox.consume(10);
+        inbox.shrink();
+        assert_eq!(inbox.capacity(), 0);
+    }
+}

@@ -1,6 +1,7 @@
 //! Floor 2: sockets, threads, locks and the clock. It moves bytes between sockets
 //! and the machines of `proto/`, and blocks those who wait.
 
+mod carrier;
 mod doorman;
 mod drive;
 mod handshake;
@@ -8,13 +9,19 @@ mod inbox;
 mod link;
 mod race;
 pub(crate) mod reactor;
+mod reactors;
 mod spin;
 mod stream;
 mod waiter;
 
+pub(crate) use carrier::{Answer as HeadAnswer, Answered, Carries, Greeted, Watcher};
 pub(crate) use doorman::{Door, Pass, Reception};
 pub(crate) use handshake::Secured;
-pub(crate) use link::{Link, LinkLimits, Negotiated, Offer, Owner, Patience};
+pub(crate) use link::{
+    Left, Link, LinkLimits, Negotiated, Offer, Opening, Owner, Patience, Written,
+};
 pub(crate) use race::{Canceller, Family, Outcome, Place, Race};
+pub(crate) use reactors::Reactors;
 pub use stream::Priority;
-pub(crate) use stream::{Answer, Service, Stream};
+pub(crate) use stream::{Answer, Fate, Service, Stream, Waiters};
+pub(crate) use waiter::Waiter;

@@ -150,7 +150,7 @@ impl Race {
                     self.running.push(attempt);
                     self.next = Instant::now() + STAGGER;
                 }
-                Err(e) => self.fail(unreachable(addr, e)),
+                Err(e) => self.fail(addr, unreachable(addr, e)),
             }
         }
     }
@@ -164,8 +164,8 @@ impl Race {
                     return self.running.swap_remove(i).handshake.map(Handshake::finish);
                 }
                 Err(e) => {
-                    self.running.swap_remove(i);
-                    self.fail(e);
+                    let addr = self.running.swap_remove(i).addr;
+                    self.fail(addr, e);
                     self.next = Instant::now();
                 }
             }
@@ -173,8 +173,8 @@ impl Race {
         None
     }
 
-    fn fail(&mut self, e: Error) {
-        log::debug!(peer:% = self.peer; "an address failed: {e}");
+    fn fail(&mut self, addr: SocketAddr, e: Error) {
+        log::debug!(peer:% = self.peer, remote:% = addr; "an address failed: {e}");
         self.failure = Some(worse(self.failure.take(), e));
     }
 

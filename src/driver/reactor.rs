@@ -3,13 +3,13 @@
 //!
 //! It holds links, never a handle of the host: so the host can end, and ends it.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::cmp::{Ordering, Reverse};
+use std::collections::{BinaryHeap, VecDeque};
 use std::io;
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,7 @@ use slab::Slab;
 
 use super::drive::TICK;
 use super::link::Link;
+use crate::error::Error;
 
 /// What other threads reach the reactor by.
 pub(crate) struct Handle {
@@ -33,6 +34,37 @@ pub(crate) struct Handle {
 /// What the loop does for its owner now and then, without a lock. It returns when
 /// it is to be called again unasked.
 pub(crate) type Chore = Box<dyn Fn(Instant) -> Option<Instant> + Send + Sync>;
+
+/// Something short to do on the loop, without a lock and without waiting.
+pub(crate) trait Task: Send + Sync {
+    fn run(self: Arc<Self>, now: Instant);
+}
+
+/// A task at its time; the earliest is the greatest.
+struct Alarm {
+    at: Instant,
+    task: Weak<dyn Task>,
+}
+
+impl Ord for Alarm {
+    fn cmp(&self, other: &Alarm) -> Ordering {
+        other.at.cmp(&self.at)
+    }
+}
+
+impl PartialOrd for Alarm {
+    fn partial_cmp(&self, other: &Alarm) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Alarm {
+    fn eq(&self, other: &Alarm) -> bool {
+        self.at == other.at
+    }
+}
+
+impl Eq for Alarm {}
 
 /// The links by token. A token carries the generation of its place, so that an
 /// event that comes late cannot meet a stranger.
@@ -48,8 +80,29 @@ struct Errands {
     tick: Vec<Arc<Link>>,
     pump: Vec<Arc<Link>>,
     timers: Vec<(Instant, Token)>,
+    /// Links to end, and why.
+    doomed: Vec<(Token, Error)>,
+    acks: Vec<(Instant, Arc<Link>)>,
+    tasks: Vec<Arc<dyn Task>>,
+    alarms: Vec<Alarm>,
     chore: bool,
     stop: bool,
+    /// The loop looks here by then anyway; `None`: not before something happens.
+    looks_by: Option<Instant>,
+}
+
+impl Errands {
+    fn is_empty(&self) -> bool {
+        self.tick.is_empty()
+            && self.pump.is_empty()
+            && self.timers.is_empty()
+            && self.doomed.is_empty()
+            && self.acks.is_empty()
+            && self.tasks.is_empty()
+            && self.alarms.is_empty()
+            && !self.chore
+            && !self.stop
+    }
 }
 
 /// Starts the thread. Its handle is given to links; `stop` ends it.
@@ -66,7 +119,10 @@ pub(crate) fn start(name: String) -> io::Result<(Arc<Handle>, JoinHandle<()>)> {
         poll,
         handle: handle.clone(),
         ticking: Vec::new(),
+        next_tick: Instant::now(),
         timers: BinaryHeap::new(),
+        acks: VecDeque::new(),
+        alarms: BinaryHeap::new(),
         chore: None,
     };
     let thread = std::thread::Builder::new().name(name).spawn(move || reactor.run())?;
@@ -83,7 +139,8 @@ impl Handle {
             let index = links.slots.insert((generation, link.clone()));
             token(generation, index)
         };
-        self.errand(|e| e.timers.push((Instant::now() + FIRST_LOOK, token)));
+        let at = Instant::now() + FIRST_LOOK;
+        self.errand(Some(at), |e| e.timers.push((at, token)));
         token
     }
 
@@ -139,12 +196,17 @@ impl Handle {
 
     /// Looks at the link at every tick until it wants none any more.
     pub(super) fn start_ticks(&self, link: &Arc<Link>) {
-        self.errand(|e| e.tick.push(link.clone()));
+        self.errand(Some(Instant::now() + TICK), |e| e.tick.push(link.clone()));
     }
 
     /// Reads the link though no event says so.
     pub(super) fn pump_soon(&self, link: &Arc<Link>) {
-        self.errand(|e| e.pump.push(link.clone()));
+        self.errand(None, |e| e.pump.push(link.clone()));
+    }
+
+    /// Ends the link in a moment: called where its locks are held.
+    pub(super) fn end_soon(&self, token: Token, why: Error) {
+        self.errand(None, |e| e.doomed.push((token, why)));
     }
 
     /// The chore of this loop; only the first one counts.
@@ -157,15 +219,34 @@ impl Handle {
 
     /// Does the chore in a moment.
     pub(crate) fn chore_soon(&self) {
-        self.errand(|e| e.chore = true);
+        self.errand(None, |e| e.chore = true);
+    }
+
+    /// Has the link tell its peers what has come, in a moment.
+    pub(super) fn ack_soon(&self, link: &Arc<Link>) {
+        let at = Instant::now() + ACK_DELAY;
+        self.errand(Some(at), |e| e.acks.push((at, link.clone())));
+    }
+
+    /// Runs the task in a moment.
+    pub(crate) fn run_soon(&self, task: Arc<dyn Task>) {
+        self.errand(None, |e| e.tasks.push(task));
+    }
+
+    /// Runs the task at that time, if it is there then.
+    pub(crate) fn run_at(&self, at: Instant, task: Weak<dyn Task>) {
+        self.errand(Some(at), |e| e.alarms.push(Alarm { at, task }));
     }
 
     /// Ends the thread.
     pub(crate) fn stop(&self) {
-        self.errand(|e| e.stop = true);
+        self.errand(None, |e| e.stop = true);
     }
 
-    fn errand(&self, add: impl FnOnce(&mut Errands)) {
+    /// Has the loop do something: now, or by then. It is woken only if it would
+    /// sleep longer; while it is awake it looks before it sleeps.
+    fn errand(&self, by: Option<Instant>, add: impl FnOnce(&mut Errands)) {
+        let by = by.unwrap_or_else(Instant::now);
         {
             let mut errands = self.errands.lock();
             if errands.stop {
@@ -173,6 +254,9 @@ impl Handle {
                 return;
             }
             add(&mut errands);
+            if errands.looks_by.is_some_and(|looks_by| looks_by <= by) {
+                return;
+            }
         }
         if let Err(e) = self.waker.wake() {
             log::error!("the event loop cannot be woken: {e}");
@@ -184,7 +268,12 @@ struct Reactor {
     poll: Poll,
     handle: Arc<Handle>,
     ticking: Vec<Arc<Link>>,
+    /// When they are looked at.
+    next_tick: Instant,
     timers: BinaryHeap<Reverse<(Instant, Token)>>,
+    /// Links that have acks to send, in the order of their times.
+    acks: VecDeque<(Instant, Arc<Link>)>,
+    alarms: BinaryHeap<Alarm>,
     /// When the chore is due.
     chore: Option<Instant>,
 }
@@ -193,7 +282,8 @@ impl Reactor {
     fn run(mut self) {
         let mut events = Events::with_capacity(256);
         loop {
-            match self.poll.poll(&mut events, self.timeout()) {
+            let timeout = self.timeout();
+            match self.poll.poll(&mut events, timeout) {
                 Err(e) if e.kind() != io::ErrorKind::Interrupted => {
                     log::error!("the event loop cannot wait for events: {e}");
                     std::thread::sleep(Duration::from_millis(10));
@@ -220,13 +310,20 @@ impl Reactor {
         }
     }
 
+    /// How long to sleep; whoever has an errand from here on knows it too.
     fn timeout(&self) -> Option<Duration> {
-        if !self.ticking.is_empty() {
-            return Some(TICK);
-        }
+        let now = Instant::now();
+        let tick = (!self.ticking.is_empty()).then_some(self.next_tick);
         let timer = self.timers.peek().map(|Reverse((at, _))| *at);
-        let next = [timer, self.chore].into_iter().flatten().min()?;
-        Some(next.saturating_duration_since(Instant::now()))
+        let acks = self.acks.front().map(|(at, _)| *at);
+        let alarm = self.alarms.peek().map(|alarm| alarm.at);
+        let next = [tick, timer, acks, alarm, self.chore].into_iter().flatten().min();
+        let mut errands = self.handle.errands.lock();
+        if !errands.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        errands.looks_by = next;
+        next.map(|at| at.saturating_duration_since(now))
     }
 
     /// `false`: the loop is to end.
@@ -234,19 +331,31 @@ impl Reactor {
         let errands = {
             let mut errands = self.handle.errands.lock();
             let stop = errands.stop;
-            Errands {
-                stop,
-                ..std::mem::replace(&mut *errands, Errands { stop, ..Errands::default() })
-            }
+            // Until it sleeps again it looks at once.
+            let looks_by = Some(Instant::now());
+            let left = Errands { stop, looks_by, ..Errands::default() };
+            Errands { stop, ..std::mem::replace(&mut *errands, left) }
         };
         if errands.chore {
             self.chore = Some(Instant::now());
         }
         self.timers.extend(errands.timers.into_iter().map(Reverse));
+        if self.ticking.is_empty() {
+            self.next_tick = Instant::now() + TICK;
+        }
         self.ticking.extend(errands.tick);
         for link in errands.pump {
             guarded(&link, |link| link.on_readable());
         }
+        for (token, why) in errands.doomed {
+            let Some(link) = self.handle.link(token) else { continue };
+            log::warn!(link = link.id, peer:% = link.peer; "a connection is given up: {why}");
+            guarded(&link, |link| link.die(why.clone()));
+        }
+        self.acks.extend(errands.acks);
+        self.alarms.extend(errands.alarms);
+        let now = Instant::now();
+        errands.tasks.into_iter().for_each(|task| run(task, now));
         !errands.stop
     }
 
@@ -260,9 +369,10 @@ impl Reactor {
     }
 
     fn tick(&mut self) {
-        if !self.ticking.is_empty() {
-            let now = Instant::now();
+        let now = Instant::now();
+        if self.next_tick <= now {
             self.ticking.retain(|link| link.tick(now));
+            self.next_tick = now + TICK;
         }
     }
 
@@ -277,7 +387,25 @@ impl Reactor {
                 self.timers.push(Reverse((next, token)));
             }
         }
+        while self.acks.front().is_some_and(|(at, _)| *at <= now) {
+            if let Some((_, link)) = self.acks.pop_front() {
+                guarded(&link, |link| link.send_acks());
+            }
+        }
+        while let Some(alarm) = self.alarms.peek()
+            && alarm.at <= now
+        {
+            let task = self.alarms.pop().and_then(|alarm| alarm.task.upgrade());
+            if let Some(task) = task {
+                run(task, now);
+            }
+        }
     }
+}
+
+/// A panic, which is a bug of ours, ends the task and not the loop.
+fn run(task: Arc<dyn Task>, now: Instant) {
+    let _ = catch_unwind(AssertUnwindSafe(|| task.run(now)));
 }
 
 /// A panic, which is a bug of ours, ends the link and not the loop of all others.
@@ -307,5 +435,33 @@ const HALF: u32 = usize::BITS / 2;
 const WAKE: Token = Token(usize::MAX);
 /// One bit fewer than there is room for, so that no link has the waker's token.
 const GENERATIONS: usize = (1 << (HALF - 1)) - 1;
+/// How long a peer waits at most to hear what has come of a session.
+const ACK_DELAY: Duration = Duration::from_millis(100);
 /// When a new link is looked at first: soon enough for the shortest limits.
 const FIRST_LOOK: Duration = Duration::from_millis(100);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Conn, Host, Listener};
+
+    #[test]
+    fn a_token_of_a_link_that_is_gone_meets_no_other() {
+        let server = Host::builder().listen_on("127.0.0.1:0").build().unwrap();
+        let _listener = Listener::bind(&server, "/x").unwrap();
+        let client = Host::new().unwrap();
+        let _conn = Conn::connect(&client, &server.dial_addrs()[0], "/x").unwrap();
+        let link = client.handle.core.links().remove(0);
+        let (handle, thread) = start("a test".into()).unwrap();
+        let old = handle.add(&link);
+        handle.remove(old);
+        let new = handle.add(&link);
+        assert_eq!(untoken(old).1, untoken(new).1, "the place is used again");
+        assert!(handle.link(old).is_none() && handle.link(new).is_some());
+        handle.remove(old);
+        assert!(handle.link(new).is_some() && handle.link(WAKE).is_none());
+        handle.remove(new);
+        handle.stop();
+        thread.join().unwrap();
+    }
+}

@@ -5,7 +5,9 @@
 //! wake-up, and wastes its core if nothing comes. So it looks only while that has
 //! paid of late, and only where there is another core for the other end.
 
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::thread::available_parallelism;
 use std::time::Duration;
 
 /// What one link has learned. It is a guess: races on it are harmless.
@@ -20,9 +22,11 @@ pub(super) struct Spin {
 impl Spin {
     /// Looks for at most `longest`; zero: never.
     pub(super) fn new(longest: Duration) -> Spin {
-        let alone = std::thread::available_parallelism().is_ok_and(|n| n.get() == 1);
+        // Finding out reads files: once is enough.
+        static ALONE: LazyLock<bool> =
+            LazyLock::new(|| available_parallelism().is_ok_and(|n| n.get() == 1));
         Spin {
-            longest: if alone { Duration::ZERO } else { longest },
+            longest: if *ALONE { Duration::ZERO } else { longest },
             pause: AtomicU32::new(0),
             penalty: AtomicU32::new(1),
         }

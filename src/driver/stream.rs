@@ -1,15 +1,18 @@
 //! One stream of a link: what has arrived on it, how it ended, who waits for it.
 
 use std::io::IoSliceMut;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst,
+};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use super::carrier::{Answered, Answering, Carries, Greeting};
 use super::inbox::Inbox;
 use super::waiter::Waiter;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorCode, Result};
 use crate::proto::multistream;
 use crate::proto::yamux::{Body, Flow, RecvWindow, StreamId};
 use crate::resources::budget::{Account, Budget};
@@ -26,6 +29,8 @@ pub(crate) struct Stream {
     /// A conn has it, or had.
     accepted: AtomicBool,
     priority: AtomicU8,
+    /// The session whose bytes it carries, if it does.
+    pub(crate) carries: OnceLock<Box<Carries>>,
     pub(crate) state: Mutex<State>,
 }
 
@@ -69,6 +74,12 @@ pub(crate) struct State {
     credited_at: u64,
     /// What arrives is thrown away: reads were shut down.
     deaf: bool,
+    /// How it broke off, both directions at once.
+    fate: Option<Fate>,
+    /// Reads do not wait any more, for this reason.
+    barred: Option<Error>,
+    /// What the peer said to the head of a session's stream of ours.
+    pub(super) answered: Option<Answered>,
     pub(super) user: User,
     pub(super) readers: Waiters,
     pub(super) writers: Waiters,
@@ -84,7 +95,8 @@ pub enum Priority {
     /// As usual.
     #[default]
     Normal,
-    /// It is reset last where the host is out of memory.
+    /// While it has something to write the others' writes on its connection wait, and
+    /// it is reset last where the host is out of memory.
     High,
 }
 
@@ -97,14 +109,34 @@ pub(crate) enum End {
     Broken(Error),
 }
 
+/// Why nothing more comes or goes: the first cause stays.
+#[derive(Clone, Debug)]
+pub(crate) enum Fate {
+    /// Its link was lost, without a word: a session may go on over another one.
+    Lost(Error),
+    /// It was reset, or its link was closed.
+    Over(Error),
+}
+
+impl Fate {
+    /// Of all that is on a link that has ended so.
+    pub(crate) fn of(why: &Error) -> Fate {
+        match why.code() {
+            ErrorCode::ConnectionReset | ErrorCode::DecryptFailed => Fate::Lost(why.clone()),
+            _ => Fate::Over(why.clone()),
+        }
+    }
+}
+
 /// Who the stream's bytes are for.
 pub(crate) enum User {
     /// Nobody yet: the protocol is being agreed on.
-    Negotiating(
-        multistream::Listener,
-        #[expect(dead_code, reason = "held until the stream is something else")] Place,
-    ),
-    /// A conn, or the accept queue.
+    Negotiating(multistream::Listener, Place),
+    /// The same for a session's stream, until the head that opens it has come.
+    Greeting(Greeting),
+    /// A session's stream of ours, until the peer's head has come.
+    Answering(Box<Answering>),
+    /// A conn, or the accept queue, or a session.
     Conn,
     /// A protocol that the host answers by itself.
     Service(Box<dyn Service>),
@@ -206,6 +238,7 @@ impl Stream {
             acked: AtomicBool::new(acked),
             accepted: AtomicBool::new(!acked),
             priority: AtomicU8::new(Priority::Normal as u8),
+            carries: OnceLock::new(),
             state: Mutex::new(State {
                 inbox: Inbox::default(),
                 window: RecvWindow::new(),
@@ -217,6 +250,9 @@ impl Stream {
                 closed: false,
                 credited_at: 0,
                 deaf: false,
+                fate: None,
+                barred: None,
+                answered: None,
                 user,
                 readers: Waiters::default(),
                 writers: Waiters::default(),
@@ -225,7 +261,7 @@ impl Stream {
     }
 
     pub(crate) fn priority(&self) -> Priority {
-        match self.priority.load(Relaxed) {
+        match self.priority.load(SeqCst) {
             0 => Priority::Low,
             1 => Priority::Normal,
             _ => Priority::High,
@@ -233,12 +269,19 @@ impl Stream {
     }
 
     pub(crate) fn set_priority(&self, priority: Priority) {
-        self.priority.store(priority as u8, Relaxed);
+        self.priority.store(priority as u8, SeqCst);
     }
 
     /// Somebody has taken it out of the accept queue.
     pub(crate) fn accept(&self) {
         self.accepted.store(true, Relaxed);
+    }
+
+    /// Its session, if it has one, is to look at it.
+    pub(super) fn stir(&self) {
+        if let Some(carries) = self.carries.get() {
+            carries.stir();
+        }
     }
 
     /// Whether it is a conn: ours, or accepted.
@@ -257,8 +300,12 @@ impl State {
         to: &mut Direct<'_>,
     ) -> Result<usize> {
         let n = body.len();
-        let unread = if self.deaf || self.end.is_some() {
+        let unread = if self.end.is_some() {
             // Dropping it has it checked and thrown away.
+            n
+        } else if self.deaf {
+            // It counts as received, and so must be genuine.
+            body.bytes()?;
             n
         } else if self.inbox.is_empty() && to.takes(id, n) {
             body.take_into(&mut to.buf[to.filled..to.filled + n])?;
@@ -301,9 +348,10 @@ impl State {
     }
 
     fn ended(&self) -> Option<Result<()>> {
-        match self.end.as_ref()? {
-            End::Fin => Some(Ok(())),
-            End::Broken(e) => Some(Err(e.clone())),
+        match &self.end {
+            Some(End::Fin) => Some(Ok(())),
+            Some(End::Broken(e)) => Some(Err(e.clone())),
+            None => self.barred.clone().map(Err),
         }
     }
 
@@ -358,6 +406,12 @@ impl State {
         n
     }
 
+    /// Keeps what waits in no more room than it needs.
+    pub(crate) fn shrink(&mut self) {
+        self.inbox.shrink();
+        self.account.hold(self.inbox.capacity());
+    }
+
     /// What it holds, if nobody has read any of it for so long.
     pub(crate) fn stalled(&self, now: Instant, time: Duration) -> Option<usize> {
         let stalled = now.saturating_duration_since(self.read_at) >= time;
@@ -379,12 +433,59 @@ impl State {
     /// The stream was reset, or its link lost. Bytes and an end that had arrived
     /// stay.
     pub(super) fn break_off(&mut self, why: &Error) {
+        self.end_by(Fate::Over(why.clone()));
+    }
+
+    /// The link ended: by a loss, or because somebody closed it.
+    pub(super) fn lose(&mut self, why: &Error) {
+        self.end_by(Fate::of(why));
+    }
+
+    fn end_by(&mut self, fate: Fate) {
+        let (Fate::Lost(why) | Fate::Over(why)) = &fate;
         self.account.end();
         self.end.get_or_insert_with(|| End::Broken(why.clone()));
         self.write_end.get_or_insert_with(|| why.clone());
+        self.fate.get_or_insert(fate);
         self.closed = true;
         self.readers.wake();
         self.writers.wake();
+    }
+
+    /// Reads that would wait fail from now on.
+    pub(crate) fn bar(&mut self, why: &Error) {
+        self.barred.get_or_insert_with(|| why.clone());
+        self.readers.wake();
+    }
+
+    /// What the peer said to the head of a session's stream of ours, once.
+    pub(crate) fn take_answer(&mut self) -> Option<Answered> {
+        self.answered.take()
+    }
+
+    /// Something that writers wait for has changed.
+    pub(crate) fn wake_writers(&mut self) {
+        self.writers.wake();
+    }
+
+    /// Whether what arrives now counts.
+    pub(super) fn is_receiving(&self) -> bool {
+        self.end.is_none()
+    }
+
+    /// How it broke off, if it did.
+    pub(crate) fn fate(&self) -> Option<&Fate> {
+        self.fate.as_ref()
+    }
+
+    /// The peer has finished its direction.
+    pub(crate) fn finished(&self) -> bool {
+        matches!(self.end, Some(End::Fin))
+    }
+
+    /// What arrived so far was a head: the window counts from here.
+    pub(super) fn begin(&mut self) {
+        self.window = RecvWindow::new();
     }
 
     /// Nothing more is written. Returns whether that is news, and so a FIN due.
@@ -436,6 +537,13 @@ impl Waiters {
 
     pub(crate) fn remove(&mut self, waiter: &Arc<Waiter>) {
         self.0.retain(|w| !Arc::ptr_eq(w, waiter));
+    }
+
+    /// Wakes the one who waits longest.
+    pub(crate) fn wake_one(&mut self) {
+        if !self.0.is_empty() {
+            self.0.remove(0).wake();
+        }
     }
 
     /// Wakes all; who still has to wait adds itself again.

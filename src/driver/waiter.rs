@@ -5,7 +5,7 @@
 //! both, is sticky (a wake before the sleep ends the sleep at once) and never
 //! blocks. Every sleep may end early; callers look again.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::io;
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -132,6 +132,27 @@ impl Waiter {
         }
         self.polling.store(false, SeqCst);
     }
+}
+
+/// Whether a read of the socket finds something. It asks without the socket's lock, which
+/// what arrives needs too.
+pub(crate) fn is_readable(socket: &TcpStream) -> bool {
+    let mut fds = [PollFd::new(socket, PollFlags::IN)];
+    // An error of poll is an early end.
+    rustix::event::poll(&mut fds, Some(&Timespec::default())).is_ok_and(|n| n > 0)
+}
+
+thread_local! { static RETURNS: Cell<bool> = const { Cell::new(false) }; }
+
+/// The calling thread opens or accepts conns: when it is done with one it is likely to want
+/// the next, and to drive a link for it.
+pub(crate) fn expect_back() {
+    RETURNS.set(true);
+}
+
+/// Whether it does.
+pub(crate) fn is_expected_back() -> bool {
+    RETURNS.get()
 }
 
 /// The time left until `at`; `None` once it is over.

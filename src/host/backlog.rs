@@ -1,15 +1,18 @@
 //! The queue of streams that wait for `accept`.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Instant;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
 use libp2p_identity::PeerId;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 
-use crate::driver::{Link, Patience, Stream};
+use crate::driver::{Link, Patience, Waiter, Waiters};
 use crate::error::{Error, ErrorCode, Result};
+use crate::resources::Resources;
+use crate::resources::limits::Limit;
+use crate::session::Channel;
 
 /// One protocol's queue. It never holds a handle of the host.
 pub(crate) struct Backlog {
@@ -18,20 +21,17 @@ pub(crate) struct Backlog {
     pub(crate) accepted: AtomicU64,
     pub(crate) refused: AtomicU64,
     queue: Mutex<Queue>,
-    arrived: Condvar,
 }
 
 #[derive(Default)]
 struct Queue {
-    waiting: VecDeque<Arrival>,
+    waiting: VecDeque<Channel>,
     per_peer: HashMap<PeerId, usize>,
+    /// Where the last one came from.
+    last: Weak<Link>,
+    /// Who accepts and found it empty: each waits for one arrival.
+    waiters: Waiters,
     closed: bool,
-}
-
-/// A stream that has agreed on the protocol.
-pub(crate) struct Arrival {
-    pub(crate) link: Arc<Link>,
-    pub(crate) stream: Arc<Stream>,
 }
 
 impl Backlog {
@@ -42,50 +42,75 @@ impl Backlog {
             accepted: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             queue: Mutex::default(),
-            arrived: Condvar::new(),
         }
     }
 
     /// Queues an arrival; `false`: there is no room, or nobody will accept it.
-    pub(crate) fn push(&self, arrival: Arrival) -> bool {
-        let peer = arrival.link.peer;
+    pub(crate) fn push(&self, arrival: Channel, resources: &Resources) -> bool {
+        let peer = arrival.peer();
         let mut queue = self.queue.lock();
         let of_peer = queue.per_peer.get(&peer).copied().unwrap_or(0);
-        if queue.closed || queue.waiting.len() >= MOST_WAITING || of_peer >= MOST_OF_ONE_PEER {
+        let fits = !queue.closed
+            && resources.judge(Limit::AcceptQueue, queue.waiting.len())
+            && resources.judge(Limit::AcceptQueuePerPeer, of_peer);
+        if !fits {
             drop(queue);
             self.refused.fetch_add(1, Relaxed);
             return false;
         }
         queue.per_peer.insert(peer, of_peer + 1);
+        queue.last = Arc::downgrade(&arrival.parts().0);
         queue.waiting.push_back(arrival);
-        drop(queue);
-        self.arrived.notify_one();
+        queue.waiters.wake_one();
         true
     }
 
     /// The oldest arrival; `None`: none came within `patience`.
-    pub(crate) fn pop(&self, patience: Patience) -> Result<Option<Arrival>> {
-        let mut queue = self.queue.lock();
+    pub(crate) fn pop(&self, patience: Patience) -> Result<Option<Channel>> {
+        let mut me = None;
         loop {
-            if queue.closed {
-                return Err(Error::new(ErrorCode::NotConnected, "the listener was closed"));
-            }
-            if let Some(arrival) = queue.waiting.pop_front() {
-                queue.forget_one(&arrival.link.peer);
-                arrival.stream.accept();
-                self.accepted.fetch_add(1, Relaxed);
-                return Ok(Some(arrival));
-            }
-            match patience {
-                Patience::None => return Ok(None),
-                Patience::Forever => self.arrived.wait(&mut queue),
-                Patience::Until(at) => {
-                    if self.arrived.wait_until(&mut queue, at).timed_out() {
-                        return Ok(None);
-                    }
+            let last = {
+                let mut queue = self.queue.lock();
+                if queue.closed {
+                    return Err(Error::new(ErrorCode::NotConnected, "the listener was closed"));
                 }
+                if let Some(arrival) = queue.waiting.pop_front() {
+                    queue.forget_one(&arrival.peer());
+                    arrival.accept();
+                    self.accepted.fetch_add(1, Relaxed);
+                    return Ok(Some(arrival));
+                }
+                queue.last.upgrade()
+            };
+            if patience.is_over() {
+                return Ok(None);
             }
+            let first = me.is_none();
+            let Ok(waiter) = Waiter::current() else {
+                // The process is out of descriptors: that ends no server.
+                std::thread::sleep(BACKOFF);
+                continue;
+            };
+            let me = me.get_or_insert(waiter);
+            match last.filter(|_| first) {
+                // The peer that opened the last one is likely to open the next, and
+                // then nobody has to wake this thread.
+                Some(link) => link.attend(me, patience.within(ATTENTION), || self.watch(me)),
+                None if self.watch(me) => {}
+                None => me.park(patience.deadline()),
+            }
+            self.queue.lock().waiters.remove(me);
         }
+    }
+
+    /// Whether there is news; if not, `me` is woken when there is.
+    fn watch(&self, me: &Arc<Waiter>) -> bool {
+        let mut queue = self.queue.lock();
+        if queue.closed || !queue.waiting.is_empty() {
+            return true;
+        }
+        queue.waiters.add(me);
+        false
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -93,14 +118,12 @@ impl Backlog {
     }
 
     /// Wakes who accepts, for good. Returns those that nobody accepted.
-    pub(crate) fn close(&self) -> Vec<Arrival> {
+    pub(crate) fn close(&self) -> Vec<Channel> {
         let mut queue = self.queue.lock();
         queue.closed = true;
         queue.per_peer.clear();
-        let left = std::mem::take(&mut queue.waiting).into();
-        drop(queue);
-        self.arrived.notify_all();
-        left
+        queue.waiters.wake();
+        std::mem::take(&mut queue.waiting).into()
     }
 }
 
@@ -115,6 +138,8 @@ impl Queue {
     }
 }
 
-/// Conns that wait for `accept`, of all peers and of one.
-const MOST_WAITING: usize = 256;
-const MOST_OF_ONE_PEER: usize = 128;
+/// How long a thread that accepts reads the link of the last arrival itself.
+const ATTENTION: Duration = Duration::from_millis(1);
+
+/// After the process ran out of descriptors.
+const BACKOFF: Duration = Duration::from_millis(20);

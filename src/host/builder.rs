@@ -18,6 +18,8 @@ use crate::driver::{Door, LinkLimits};
 use crate::error::{Error, ErrorCode, Result};
 use crate::proto::noise::{Capabilities, Cipher, Identity};
 use crate::resources::Resources;
+use crate::resources::limits::Limit;
+use crate::session::SessionLimits;
 
 /// Builds a [`Host`]. Nothing has to be set.
 ///
@@ -32,11 +34,16 @@ pub struct HostBuilder {
     capabilities: Capabilities,
     idle: Duration,
     keepalive: Duration,
+    silence: Duration,
     dial: Duration,
     handshake: Duration,
     negotiation: Duration,
     linger: Duration,
     spin: Duration,
+    reactors: usize,
+    resumable: bool,
+    resume: Duration,
+    replay: usize,
 }
 
 impl Default for HostBuilder {
@@ -49,11 +56,16 @@ impl Default for HostBuilder {
             capabilities: Capabilities::default(),
             idle: Duration::from_secs(60),
             keepalive: Duration::from_secs(15),
+            silence: Duration::from_secs(10),
             dial: Duration::from_secs(10),
             handshake: Duration::from_secs(10),
             negotiation: Duration::from_secs(10),
             linger: Duration::from_secs(5),
             spin: Duration::from_micros(50),
+            reactors: 1,
+            resumable: true,
+            resume: Duration::from_secs(30),
+            replay: 16 << 20,
         }
     }
 }
@@ -116,10 +128,18 @@ impl HostBuilder {
         self
     }
 
-    /// A peer that was silent for so long is pinged, and lost if it says nothing
-    /// for 10 s after that. Default 15 s; at least 10 ms.
+    /// A peer that was silent for so long is pinged, and lost if it says nothing for
+    /// [`keepalive_timeout`](HostBuilder::keepalive_timeout) after that. Default 15 s;
+    /// at least 10 ms.
     pub fn keepalive(mut self, time: Duration) -> HostBuilder {
         self.keepalive = time;
+        self
+    }
+
+    /// A peer that says nothing, and takes nothing, for so long after a ping is lost.
+    /// Default 10 s; at least 10 ms.
+    pub fn keepalive_timeout(mut self, time: Duration) -> HostBuilder {
+        self.silence = time;
         self
     }
 
@@ -150,10 +170,30 @@ impl HostBuilder {
         self
     }
 
-    /// Whether conns to other pointsub hosts may survive the loss of their TCP
-    /// connection. This release has plain conns only, as if it were `false`: it takes
-    /// the option so that programs which need a plain conn can say so already.
-    pub fn resumable(self, _resumable: bool) -> HostBuilder {
+    /// Whether conns to other pointsub hosts survive the loss of their TCP connection:
+    /// reads and writes then pause until there is a new one, and no byte is lost or
+    /// doubled. Default `true`; both ends have to allow it, otherwise their conns are
+    /// plain. With any other libp2p node they always are.
+    pub fn resumable(mut self, resumable: bool) -> HostBuilder {
+        self.resumable = resumable;
+        self
+    }
+
+    /// How long a resumable conn waits for a new connection before it fails with
+    /// `ConnectionReset`; of two hosts' times the smaller one counts. The end that was
+    /// dialled waits longer, by default 25 s: the other may notice the loss so much
+    /// later. Default 30 s; from 10 ms to a day.
+    pub fn resume_timeout(mut self, time: Duration) -> HostBuilder {
+        self.resume = time;
+        self
+    }
+
+    /// How many bytes a resumable conn may keep at most that the peer has not
+    /// confirmed: while so many are under way its writes wait. It starts with 1 MiB, or
+    /// this if it is less, and grows where the network needs it and the host's
+    /// [`memory`](HostBuilder::memory) allows it. Default 16 MiB; from 256 KiB to 1 GiB.
+    pub fn replay_buffer(mut self, bytes: usize) -> HostBuilder {
+        self.replay = bytes;
         self
     }
 
@@ -163,6 +203,15 @@ impl HostBuilder {
     /// 1 ms.
     pub fn spin(mut self, time: Duration) -> HostBuilder {
         self.spin = time;
+        self
+    }
+
+    /// How many threads drive the connections that no blocked call drives; the
+    /// connections are dealt out to them in turn. A thread that waits for its peer reads
+    /// the socket itself, so that one is enough for most; more help where many
+    /// connections with slow readers share the host. Default 1; at most 256.
+    pub fn reactors(mut self, count: usize) -> HostBuilder {
+        self.reactors = count;
         self
     }
 
@@ -177,7 +226,8 @@ impl HostBuilder {
     pub fn build(self) -> io::Result<Host> {
         self.check()?;
         let keypair = self.keypair?.unwrap_or_else(Keypair::generate_ed25519);
-        let identity = Arc::new(Identity::with_capabilities(keypair, self.capabilities)?);
+        let capabilities = self.capabilities.resume(self.resumable);
+        let identity = Arc::new(Identity::with_capabilities(keypair, capabilities)?);
         let mut listeners = Vec::new();
         for found in self.listen {
             listeners.push(TcpListener::bind(found?.as_slice()).map_err(Error::from)?);
@@ -187,16 +237,34 @@ impl HostBuilder {
             link: LinkLimits {
                 idle: self.idle,
                 keepalive: self.keepalive,
-                silence: SILENCE,
+                silence: self.silence,
                 orphan: ORPHAN,
                 negotiation: self.negotiation,
                 spin: self.spin,
             },
             dial: self.dial,
             linger: self.linger,
+            capabilities,
+            session: SessionLimits {
+                timeout: self.resume,
+                replay: self.replay,
+                linger: self.linger,
+                answer: self.negotiation,
+                detection: self.keepalive + self.silence,
+            },
+            reactors: self.reactors,
         };
-        let resources = Resources::new(|limit| self.chosen.most(limit));
-        let gate = Gate::new(self.allow, self.chosen.rate(), resources.clone());
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let resources = Resources::new(|limit| match limit {
+            Limit::HandshakeTime => millis(self.handshake),
+            Limit::DialTime => millis(self.dial),
+            Limit::NegotiationTime => millis(self.negotiation),
+            Limit::Silence => millis(self.silence),
+            Limit::Linger => millis(self.linger),
+            _ => self.chosen.most(limit),
+        });
+        let (rate, penalty) = (self.chosen.rate(), self.chosen.penalty);
+        let gate = Gate::new(self.allow, rate, penalty, resources.clone());
         let core = Core::new(identity.clone(), limits, resources, gate, addrs)?;
         // From here on a failure ends what was started.
         let host = Host { handle: Arc::new(Handle { core: core.clone() }) };
@@ -211,6 +279,7 @@ impl HostBuilder {
         self.chosen.check()?;
         let times = [
             ("keepalive", self.keepalive, Duration::from_millis(10)),
+            ("keepalive_timeout", self.silence, Duration::from_millis(10)),
             ("dial_timeout", self.dial, Duration::from_millis(1)),
             ("handshake_timeout", self.handshake, Duration::from_millis(1)),
             ("negotiation_timeout", self.negotiation, Duration::from_millis(1)),
@@ -224,6 +293,21 @@ impl HostBuilder {
         }
         if self.spin > Duration::from_millis(1) {
             let what = format!("spin is {:?}: it has to be 1 ms at most", self.spin);
+            return Err(Error::new(ErrorCode::InvalidInput, what));
+        }
+        if !(1..=MOST_REACTORS).contains(&self.reactors) {
+            let what = format!("reactors is {}: it has to be from 1 to 256", self.reactors);
+            return Err(Error::new(ErrorCode::InvalidInput, what));
+        }
+        let day = Duration::from_secs(24 * 3600);
+        if self.resume < Duration::from_millis(10) || self.resume > day {
+            let what =
+                format!("resume_timeout is {:?}: it has to be from 10 ms to a day", self.resume);
+            return Err(Error::new(ErrorCode::InvalidInput, what));
+        }
+        if !(256 << 10..=1 << 30).contains(&self.replay) {
+            let what =
+                format!("replay_buffer is {}: it has to be from 256 KiB to 1 GiB", self.replay);
             return Err(Error::new(ErrorCode::InvalidInput, what));
         }
         if self.idle > LONGEST || self.linger > LONGEST {
@@ -240,9 +324,9 @@ impl fmt::Debug for HostBuilder {
     }
 }
 
-/// A peer that says nothing for so long after a ping is lost.
-const SILENCE: Duration = Duration::from_secs(10);
 /// A stream that was dropped here and not finished by the peer is reset after this.
 const ORPHAN: Duration = Duration::from_secs(30);
+/// Threads that drive connections.
+const MOST_REACTORS: usize = 256;
 /// No time is longer.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);

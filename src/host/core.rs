@@ -10,7 +10,6 @@ use std::net::SocketAddr;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Weak};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use libp2p_core::Multiaddr;
@@ -18,23 +17,26 @@ use libp2p_identity::PeerId;
 use parking_lot::{Condvar, Mutex};
 
 use super::addrs;
-use super::backlog::{Arrival, Backlog};
+use super::backlog::Backlog;
 use super::dial::Dial;
 use super::gate::Gate;
+use super::lines;
 use super::services;
 use super::steward::Steward;
 use crate::driver::{
-    Door, Link, LinkLimits, Offer, Outcome, Owner, Pass, Place, Race, Reception, Secured, Stream,
-    reactor,
+    Door, Greeted, Link, LinkLimits, Offer, Outcome, Owner, Pass, Place, Race, Reactors, Reception,
+    Secured, Stream,
 };
 use crate::error::{Error, ErrorCode, Result};
 use crate::proto::identify::{self, Identify};
-use crate::proto::noise::Identity;
+use crate::proto::noise::{Capabilities, Identity};
 use crate::proto::ping;
+use crate::proto::resume::Hello;
 use crate::resources::Resources;
 use crate::resources::events::Event;
 use crate::resources::limits::Limit;
 use crate::resources::penalties::Fault;
+use crate::session::{Channel, SessionLimits, Sessions};
 
 pub(crate) struct Core {
     pub(crate) identity: Arc<Identity>,
@@ -42,6 +44,7 @@ pub(crate) struct Core {
     pub(crate) counters: HostCounters,
     pub(crate) opened: Instant,
     pub(crate) resources: Arc<Resources>,
+    pub(crate) sessions: Arc<Sessions>,
     steward: Steward,
     listening: Vec<SocketAddr>,
     gate: Gate,
@@ -49,12 +52,13 @@ pub(crate) struct Core {
     /// What each link counts against, by its number.
     passes: Mutex<HashMap<u64, Pass>>,
     protocols: Mutex<HashMap<Arc<str>, Arc<Backlog>>>,
-    reactor: Arc<reactor::Handle>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    reactors: Reactors,
     door: Mutex<Option<Door>>,
     next_link: AtomicU64,
-    /// No links, conns or listeners any more.
+    /// No new conns or listeners any more.
     closed: AtomicBool,
+    /// No new links either.
+    cut_off: AtomicBool,
     /// `shutdown` has done its work.
     ended: Mutex<bool>,
     ending: Condvar,
@@ -67,6 +71,10 @@ pub(crate) struct Limits {
     pub(crate) link: LinkLimits,
     pub(crate) dial: Duration,
     pub(crate) linger: Duration,
+    /// Threads that drive links which nobody else drives.
+    pub(crate) reactors: usize,
+    pub(crate) session: SessionLimits,
+    pub(crate) capabilities: Capabilities,
 }
 
 #[derive(Default)]
@@ -96,14 +104,20 @@ impl Core {
         gate: Gate,
         listening: Vec<SocketAddr>,
     ) -> io::Result<Arc<Core>> {
-        let (reactor, thread) = reactor::start("pointsub".into())?;
-        let waker = Arc::downgrade(&reactor);
+        let reactors = Reactors::start(limits.reactors)?;
+        let waker = Arc::downgrade(reactors.first());
         resources.set_steward(move || {
             if let Some(reactor) = waker.upgrade() {
                 reactor.chore_soon();
             }
         });
         let core = Arc::new_cyclic(|me: &Weak<Core>| Core {
+            sessions: Sessions::new(
+                limits.session.clone(),
+                resources.clone(),
+                reactors.first().clone(),
+                me.clone(),
+            ),
             identity,
             limits,
             counters: HostCounters::default(),
@@ -115,17 +129,17 @@ impl Core {
             peers: Mutex::default(),
             passes: Mutex::default(),
             protocols: Mutex::default(),
-            reactor,
-            thread: Mutex::new(Some(thread)),
+            reactors,
             door: Mutex::new(None),
             next_link: AtomicU64::new(1),
             closed: AtomicBool::new(false),
+            cut_off: AtomicBool::new(false),
             ended: Mutex::new(false),
             ending: Condvar::new(),
             me: me.clone(),
         });
         let me = Arc::downgrade(&core);
-        core.reactor.set_chore(move |now| {
+        core.reactors.first().set_chore(move |now| {
             let core = me.upgrade()?;
             core.steward.look(&core, now)
         });
@@ -147,6 +161,18 @@ impl Core {
 
     pub(crate) fn check_open(&self) -> Result<()> {
         if self.closed.load(SeqCst) { Err(shut_down()) } else { Ok(()) }
+    }
+
+    /// The newest live link to the peer that can carry sessions.
+    pub(super) fn resumable_link(&self, peer: &PeerId) -> Option<Arc<Link>> {
+        let peers = self.peers.lock();
+        let mut links = peers.get(peer)?.links.iter();
+        links.rfind(|link| link.is_open() && link.resumable).cloned()
+    }
+
+    /// Whether links may be made still: for conns that were lost while the host ends.
+    fn check_reachable(&self) -> Result<()> {
+        if self.cut_off.load(SeqCst) { Err(shut_down()) } else { Ok(()) }
     }
 
     // Peers.
@@ -184,6 +210,16 @@ impl Core {
         given: &[Multiaddr],
         deadline: Option<Instant>,
     ) -> Result<Arc<Link>> {
+        self.check_open()?;
+        self.link_or_dial(peer, given, deadline)
+    }
+
+    pub(super) fn link_or_dial(
+        &self,
+        peer: PeerId,
+        given: &[Multiaddr],
+        deadline: Option<Instant>,
+    ) -> Result<Arc<Link>> {
         if peer == self.peer_id() {
             return Err(Error::new(
                 ErrorCode::InvalidInput,
@@ -195,7 +231,7 @@ impl Core {
             let (dial, mine) = {
                 let mut peers = self.peers.lock();
                 // Under this lock: `shut_down` cancels the dials that it finds here.
-                self.check_open()?;
+                self.check_reachable()?;
                 let entry = peers.entry(peer).or_default();
                 if let Some(link) = entry.best() {
                     return Ok(link);
@@ -244,6 +280,9 @@ impl Core {
         let ends = Instant::now() + self.limits.dial;
         let race = Race::new(self.identity.clone(), peer, &dial.places, ends);
         dial.run(race, deadline, move |outcome| {
+            if Instant::now() >= ends && !matches!(outcome, Outcome::Won(_)) {
+                core.resources.reject(Limit::DialTime);
+            }
             let result = match outcome {
                 Outcome::Won(secured) => {
                     let pass = core.gate.leave().ok_or_else(too_many_connections);
@@ -274,23 +313,31 @@ impl Core {
         let owner: Weak<dyn Owner> = self.me.clone();
         let Secured { socket, upgraded, input, rtt } = secured;
         let pointsub = upgraded.peer_capabilities.is_some();
-        let link = Link::new(id, socket, upgraded, input, rtt, self.reactor.clone(), owner)?;
-        {
+        let link = Link::new(id, socket, upgraded, input, rtt, self.reactors.next(), owner)?;
+        let (older, fits) = {
             let mut peers = self.peers.lock();
-            self.check_open()?;
-            let inbound = |p: &Peer| p.links.iter().filter(|l| !l.dialled).count();
-            let there = peers.get(&link.peer).map_or(0, inbound);
-            if !link.dialled && !self.resources.judge(Limit::ConnectionsPerPeer, there) {
-                return Err(too_many_connections());
+            self.check_reachable()?;
+            let same = |l: &&Arc<Link>| l.dialled == link.dialled;
+            let older: Vec<_> = match peers.get(&link.peer) {
+                Some(entry) => entry.links.iter().filter(same).cloned().collect(),
+                None => Vec::new(),
+            };
+            let fits = link.dialled || self.resources.judge(Limit::ConnectionsPerPeer, older.len());
+            if fits {
+                self.passes.lock().insert(id, pass);
+                let entry = peers.entry(link.peer).or_default();
+                entry.links.push(link.clone());
+                entry.prefer_one(&self.peer_id());
+                entry.note_address(&link);
             }
-            self.passes.lock().insert(id, pass);
-            let entry = peers.entry(link.peer).or_default();
-            entry.links.push(link.clone());
-            entry.prefer_one(&self.peer_id());
-            let addr = addrs::to_multiaddr(link.remote);
-            if link.dialled && !entry.addrs.contains(&addr) && entry.addrs.len() < MOST_ADDRESSES {
-                entry.addrs.push(addr);
-            }
+            (older, fits)
+        };
+        if link.resumable {
+            // Its peer comes back because it has lost one of them, most likely.
+            older.iter().for_each(|older| older.doubt());
+        }
+        if !fits {
+            return Err(too_many_connections());
         }
         if let Err(e) = link.start() {
             link.die(e.clone());
@@ -300,6 +347,7 @@ impl Core {
             pointsub; "connected");
         let (connection, peer, dialled) = (id, link.peer, link.dialled);
         self.resources.feed.tell(|| Event::ConnectionOpened { connection, peer, dialled });
+        self.sessions.link_up(&link);
         Ok(link)
     }
 
@@ -326,17 +374,23 @@ impl Core {
                 protocols.remove(&backlog.protocol);
             }
         }
-        for Arrival { link, stream } in backlog.close() {
-            link.reset(&stream);
-        }
+        backlog.close().iter().for_each(|channel| channel.reset());
     }
 
     // The end.
 
-    /// Closes these links, at most for the linger time.
-    pub(crate) fn close_links(&self, links: &[Arc<Link>], why: &Error) {
-        let deadline = Instant::now() + self.limits.linger;
+    /// Closes every link to the peer, and ends the conns to it.
+    pub(crate) fn disconnect(&self, peer: &PeerId, why: &Error) {
+        let now = Instant::now();
+        let deadline = now + self.limits.linger;
+        self.sessions.close(Some(peer), why, now, deadline);
+        self.close_links(&self.links_to(peer), why, deadline);
+    }
+
+    /// Closes these links, at most until then.
+    fn close_links(&self, links: &[Arc<Link>], why: &Error, deadline: Instant) {
         let pings: Vec<_> = links.iter().map(|link| link.begin_close(why)).collect();
+        links.iter().filter(|link| link.kin).for_each(|link| link.say_goodbye(deadline));
         for (link, ping) in links.iter().zip(pings) {
             if let Some(ping) = ping {
                 link.await_delivery(ping, deadline);
@@ -344,6 +398,9 @@ impl Core {
         }
         links.iter().for_each(|link| link.say_goodbye(deadline));
         links.iter().for_each(|link| link.finish_close(deadline, why.clone()));
+        if !self.limits.linger.is_zero() && !links.is_empty() && Instant::now() >= deadline {
+            self.resources.reject(Limit::Linger);
+        }
     }
 
     /// Closes everything. The first call does it, the others wait for that.
@@ -355,20 +412,23 @@ impl Core {
             }
             return;
         }
-        let door = self.door.lock().take();
-        drop(door);
+        let deadline = Instant::now() + self.limits.linger;
         let backlogs: Vec<_> = self.protocols.lock().values().cloned().collect();
         backlogs.iter().for_each(|backlog| self.unbind(backlog));
+        self.sessions.stop_taking();
+        self.sessions.close(None, &shut_down(), deadline, deadline);
+        self.cut_off.store(true, SeqCst);
+        self.sessions.end(&shut_down());
+        let door = self.door.lock().take();
+        drop(door);
         let dials: Vec<_> = {
             let peers = self.peers.lock();
             peers.values().filter_map(|p| p.dial.clone()).collect()
         };
         dials.iter().for_each(|dial| dial.cancel(shut_down()));
-        self.close_links(&self.links(), &shut_down());
-        self.reactor.stop();
-        if let Some(thread) = self.thread.lock().take() {
-            let _ = thread.join();
-        }
+        self.close_links(&self.links(), &shut_down(), deadline);
+        self.resources.meters.say(Instant::now());
+        self.reactors.stop();
         self.resources.feed.end();
         *self.ended.lock() = true;
         self.ending.notify_all();
@@ -379,6 +439,14 @@ impl Peer {
     /// The link for new streams.
     fn best(&self) -> Option<Arc<Link>> {
         self.links.iter().find(|link| link.is_open()).cloned()
+    }
+
+    /// It can be dialled where it was reached.
+    fn note_address(&mut self, link: &Link) {
+        let addr = addrs::to_multiaddr(link.remote);
+        if link.dialled && !self.addrs.contains(&addr) && self.addrs.len() < MOST_ADDRESSES {
+            self.addrs.push(addr);
+        }
     }
 
     /// When both sides dialled at once, both keep the link that the smaller peer
@@ -409,20 +477,19 @@ impl Owner for Core {
         let Some(backlog) = self.protocols.lock().get(protocol).cloned() else {
             return Offer::Refused;
         };
-        if backlog.push(Arrival { link: link.clone(), stream: stream.clone() }) {
-            self.resources.feed.tell(|| Event::StreamOpened {
-                connection: link.id,
-                peer: link.peer,
-                stream: stream.id,
-                protocol: backlog.protocol.clone(),
-                dialled: false,
-            });
-            Offer::Taken
-        } else {
-            self.counters.queue_refused.fetch_add(1, Relaxed);
-            self.resources.reject(Limit::AcceptQueue);
-            Offer::Refused
+        match lines::queue(self, &backlog, Channel::Plain(link.clone(), stream.clone())) {
+            true => Offer::Taken,
+            false => Offer::Refused,
         }
+    }
+
+    fn greet(&self, link: &Arc<Link>, stream: &Arc<Stream>, hello: Hello) -> Greeted {
+        let backlog = self.protocols.lock().get(hello.protocol.as_str()).cloned();
+        lines::greet(self, backlog.as_deref(), link, stream, hello)
+    }
+
+    fn resumes_with(&self, peer: Option<Capabilities>) -> bool {
+        self.limits.capabilities.resumes_with(peer)
     }
 
     fn closed(&self, link: &Arc<Link>, why: &Error) {
@@ -430,7 +497,10 @@ impl Owner for Core {
         if why.code() == ErrorCode::ConnectionReset {
             self.counters.links_lost.fetch_add(1, Relaxed);
         }
-        if matches!(why.code(), ErrorCode::ProtocolViolation | ErrorCode::DecryptFailed) {
+        // What was damaged on the way is not the peer's fault; but one without sessions
+        // gains nothing by coming back at once.
+        let damaged = why.code() == ErrorCode::DecryptFailed && !link.resumable;
+        if damaged || why.code() == ErrorCode::ProtocolViolation {
             self.gate.blame(link.peer, link.remote, Fault::Broken, Instant::now());
         }
         drop(self.passes.lock().remove(&link.id));
@@ -478,35 +548,39 @@ impl Reception for Core {
 
     fn arrived(&self, secured: Secured, pass: Pass) {
         let (peer, now) = (secured.upgraded.peer, Instant::now());
-        let from = secured.socket.peer_addr();
-        let blame = || {
-            if let Ok(from) = from {
-                self.gate.blame(peer, from, Fault::Refused, now);
-            }
-        };
+        let resumes = self.resumes_with(secured.upgraded.peer_capabilities);
+        // It has no address any more if it has left already.
+        let Ok(from) = secured.socket.peer_addr() else { return };
+        let blame = || self.gate.blame(peer, from, Fault::Refused, now);
         if self.gate.is_banned(&peer, now) {
             return;
         }
         if !self.gate.allows(&peer) {
             self.counters.gate_refused.fetch_add(1, Relaxed);
-            log::debug!(peer:% = peer; "refused: not allowed here");
+            log::debug!(peer:% = peer, remote:% = from; "refused: not allowed here");
             return blame();
         }
         match self.new_link(secured, pass) {
             Ok(_) => drop(self.counters.accepted.fetch_add(1, Relaxed)),
             Err(e) => {
-                log::debug!(peer:% = peer; "an inbound connection was dropped: {e}");
-                if e.code() == ErrorCode::TooManyConnections {
+                log::debug!(peer:% = peer, remote:% = from;
+                    "an inbound connection was dropped: {e}");
+                // Who resumes conns may have lost the others, and is let in once we know.
+                if e.code() == ErrorCode::TooManyConnections && !resumes {
                     blame();
                 }
             }
         }
     }
 
+    fn reached(&self, limit: Limit) {
+        self.resources.reject(limit);
+    }
+
     fn failed(&self, from: SocketAddr, why: &Error) {
         self.counters.handshakes_failed.fetch_add(1, Relaxed);
         self.gate.blame_address(from, Fault::Refused, Instant::now());
-        log::debug!(from:% = from; "an inbound handshake failed: {why}");
+        log::debug!(remote:% = from; "an inbound handshake failed: {why}");
     }
 }
 

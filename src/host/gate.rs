@@ -13,8 +13,8 @@ use crate::resources::Resources;
 use crate::resources::addresses::{Addresses, Net};
 use crate::resources::events::Event;
 use crate::resources::limits::{Limit, Permit};
-use crate::resources::penalties::{Fault, Penalties};
-use crate::resources::quota::Rate;
+use crate::resources::penalties::{Fault, Penalties, Times};
+use crate::resources::rate::Rate;
 
 /// Says which peers may come in.
 pub(crate) type Allow = Box<dyn Fn(&PeerId) -> bool + Send + Sync>;
@@ -28,12 +28,12 @@ pub(crate) struct Gate {
 }
 
 impl Gate {
-    pub(crate) fn new(allow: Allow, rate: Rate, resources: Arc<Resources>) -> Gate {
+    pub(crate) fn new(allow: Allow, rate: Rate, times: Times, resources: Arc<Resources>) -> Gate {
         Gate {
             allow,
             addresses: Addresses::new(rate),
-            bad_addresses: Penalties::new(),
-            bad_peers: Penalties::new(),
+            bad_addresses: Penalties::new(times),
+            bad_peers: Penalties::new(times),
             resources,
         }
     }
@@ -91,7 +91,7 @@ impl Gate {
         if let Some(net) = Net::of(from)
             && let Some(time) = self.bad_addresses.note(net, fault, now)
         {
-            log::info!(from:% = from, seconds = time.as_secs(); "an address is banned for a while");
+            log::info!(remote:% = from, seconds = time.as_secs(); "an address is banned for a while");
         }
     }
 
@@ -115,7 +115,8 @@ mod tests {
             Limit::ReceiveMemory => 1 << 30,
             _ => connections,
         });
-        (Gate::new(Box::new(|_| panic!("a rule with a bug")), rate, resources.clone()), resources)
+        let allow = Box::new(|_: &PeerId| panic!("a rule with a bug"));
+        (Gate::new(allow, rate, Times::default(), resources.clone()), resources)
     }
 
     fn rejections(resources: &Resources, limit: Limit) -> u64 {

@@ -9,6 +9,7 @@ mod dial;
 mod gate;
 mod keyfile;
 mod limits;
+mod lines;
 mod services;
 mod stats;
 mod steward;
@@ -27,6 +28,8 @@ use crate::driver::{Link, Negotiated, Stream};
 use crate::error::{Error, ErrorCode, Result};
 use crate::proto::{identify, ping};
 use crate::resources::events::{Event, Events};
+use crate::resources::limits::Limit;
+use crate::session::{Channel, Opened};
 
 pub use ask::PeerInfo;
 pub use builder::HostBuilder;
@@ -38,7 +41,9 @@ pub use stats::HostStats;
 /// [`Conn`](crate::Conn)s and [`Listener`](crate::Listener)s made with it, which keep
 /// it alive.
 ///
-/// It has one thread of its own for its connections, and one more if it listens.
+/// It has one thread of its own for its connections ([more](HostBuilder::reactors) if
+/// wanted), and one more if it listens. A thread of the program that has blocked in a
+/// call of this library keeps one file descriptor, to be woken by, until it ends.
 ///
 /// # The end
 ///
@@ -167,7 +172,7 @@ impl Host {
         question: fn(&Arc<Link>, &Arc<Stream>, Instant) -> Result<T>,
     ) -> io::Result<T> {
         let deadline = Instant::now() + self.core().limits.link.negotiation;
-        let (link, stream) = self.handle.open(*peer, &[], protocol, Some(deadline))?;
+        let (link, stream) = self.handle.open_plain(*peer, protocol, Some(deadline))?;
         let answer = question(&link, &stream, deadline);
         link.release(&stream);
         Ok(answer?)
@@ -180,7 +185,7 @@ impl Host {
     pub fn disconnect(&self, peer: &PeerId) {
         let what = "this host closed the connections to the peer";
         let why = Error::new(ErrorCode::ConnectionAborted, what);
-        self.core().close_links(&self.core().links_to(peer), &why);
+        self.core().disconnect(peer, &why);
     }
 
     /// Ends the host for all its handles: blocked calls return, later ones fail with
@@ -217,35 +222,92 @@ impl fmt::Debug for Host {
 }
 
 impl Handle {
-    /// A stream to `peer` that has agreed on `protocol`.
+    /// A plain stream to `peer` that has agreed on `protocol`.
+    pub(crate) fn open_plain(
+        &self,
+        peer: PeerId,
+        protocol: &str,
+        deadline: Option<Instant>,
+    ) -> Result<(Arc<Link>, Arc<Stream>)> {
+        self.over_a_link(peer, &[], protocol, deadline, |link, until| {
+            Ok(match link.open(protocol, Some(until))? {
+                Negotiated::Open(stream) => Ok((link.clone(), stream)),
+                Negotiated::LinkGone(why) => Err(why),
+            })
+        })
+    }
+
+    /// A stream to `peer` that has agreed on `protocol`, resumable if both hosts are
+    /// for it.
     pub(crate) fn open(
         &self,
         peer: PeerId,
         addrs: &[Multiaddr],
         protocol: &str,
         deadline: Option<Instant>,
-    ) -> Result<(Arc<Link>, Arc<Stream>)> {
+    ) -> Result<Channel> {
+        // The same for all attempts, so that the peer makes one conn of them.
+        let mut session = None;
+        let channel = self.over_a_link(peer, addrs, protocol, deadline, |link, until| {
+            if !link.resumable {
+                return Ok(match link.open(protocol, Some(until))? {
+                    Negotiated::Open(stream) => Ok(Channel::Plain(link.clone(), stream)),
+                    Negotiated::LinkGone(why) => Err(why),
+                });
+            }
+            let started = match session.take() {
+                Some(session) => session,
+                None => self.core.sessions.start(peer, protocol)?,
+            };
+            Ok(match started.open(link, Some(until))? {
+                Opened::Open => Ok(Channel::Resumable(started)),
+                Opened::Over(why) => Err(why),
+                Opened::LinkGone(why) => {
+                    session = Some(started);
+                    Err(why)
+                }
+            })
+        })?;
+        let (link, stream) = channel.parts();
+        log::debug!(link = link.id, peer:% = link.peer, stream = stream.id, protocol;
+            "stream opened");
+        self.core.resources.feed.tell(|| Event::StreamOpened {
+            connection: link.id,
+            peer,
+            stream: stream.id,
+            protocol: protocol.into(),
+            dialled: true,
+        });
+        Ok(channel)
+    }
+
+    /// Has `open` open something over the link that there is or a new one; if the link
+    /// fails it, an idle close that crossed it most likely, over another.
+    fn over_a_link<T>(
+        &self,
+        peer: PeerId,
+        addrs: &[Multiaddr],
+        protocol: &str,
+        deadline: Option<Instant>,
+        mut open: impl FnMut(&Arc<Link>, Instant) -> Result<Result<T>>,
+    ) -> Result<T> {
         // Before anything is dialled.
         crate::proto::multistream::check_name(protocol)?;
-        let mut again = true;
+        let mut attempts = ATTEMPTS;
         loop {
             let link = self.core.link_to(peer, addrs, deadline)?;
             let limit = Instant::now() + self.core.limits.link.negotiation;
             let until = deadline.map_or(limit, |at| at.min(limit));
-            match link.open(protocol, Some(until))? {
-                Negotiated::Open(stream) => {
-                    self.core.resources.feed.tell(|| Event::StreamOpened {
-                        connection: link.id,
-                        peer: link.peer,
-                        stream: stream.id,
-                        protocol: protocol.into(),
-                        dialled: true,
-                    });
-                    return Ok((link, stream));
+            attempts -= 1;
+            let opened = open(&link, until).inspect_err(|e| {
+                if e.code() == ErrorCode::Timeout && until == limit {
+                    self.core.resources.reject(Limit::NegotiationTime);
                 }
-                // An idle close that crossed our opening, most likely.
-                Negotiated::LinkGone(_) if again => again = false,
-                Negotiated::LinkGone(why) => {
+            });
+            match opened? {
+                Ok(opened) => return Ok(opened),
+                Err(_) if attempts > 0 => {}
+                Err(why) => {
                     self.core.check_open()?;
                     return Err(why);
                 }
@@ -253,3 +315,6 @@ impl Handle {
         }
     }
 }
+
+/// Links that a connect tries, one after the other.
+const ATTEMPTS: usize = 4;

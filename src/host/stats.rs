@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::core::Core;
 use crate::resources::budget::Pressure;
+use crate::resources::buffers;
 use crate::resources::limits::{Limit, LimitStats};
 
 /// What a host has done since it was built, and what it has now. Taking it is
@@ -36,12 +37,26 @@ pub struct HostStats {
     pub refused_by_queue: u64,
     /// Connections that ended without a goodbye.
     pub connections_lost: u64,
+    /// Resumable conns that lost their connection, each time they did.
+    pub conns_lost: u64,
+    /// How often one went on over a new connection.
+    pub conns_resumed: u64,
+    /// Resumable conns that ended because no new connection came, or the peer did not
+    /// know them any more.
+    pub conns_given_up: u64,
+    /// Resumable conns that are without a connection now.
+    pub conns_waiting: usize,
+    /// Payload that was sent again over new connections.
+    pub bytes_replayed: u64,
     /// How each limit stands, in the order of [`Limit::ALL`].
     pub limits: Vec<LimitStats>,
     /// How short of memory the host is.
     pub pressure: Pressure,
     /// Bytes that it holds, of [`memory`](crate::HostBuilder::memory).
     pub memory: u64,
+    /// Bytes that wait in the buffer pool, which all hosts of the process share:
+    /// 24 MiB at most, 3 MiB at a medium level of pressure, none in an emergency.
+    pub pooled: usize,
 }
 
 impl HostStats {
@@ -56,6 +71,7 @@ impl HostStats {
             links.iter().map(|link| f(link).load(Relaxed)).sum()
         };
         let counters = &core.counters;
+        let sessions = &core.sessions;
         HostStats {
             age: core.opened.elapsed(),
             connections: links.len(),
@@ -72,6 +88,12 @@ impl HostStats {
             limits: core.resources.snapshot(),
             pressure: core.resources.memory.level(),
             memory: core.resources.memory.used(),
+            conns_lost: sessions.counters.lost.load(Relaxed),
+            conns_resumed: sessions.counters.resumed.load(Relaxed),
+            conns_given_up: sessions.counters.given_up.load(Relaxed),
+            conns_waiting: sessions.waiting(),
+            bytes_replayed: sessions.counters.replayed.load(Relaxed),
+            pooled: buffers::kept(),
         }
     }
 }

@@ -6,6 +6,7 @@ use crate::error::Result;
 use crate::message::DEFAULT_MAX;
 use crate::message::compress::Compression;
 use crate::message::config::Config;
+use crate::message::control::{Tried, Wires};
 use crate::message::frame::Options;
 use crate::message::observer::MessageObserver;
 use crate::message::receiver::Receiver;
@@ -13,13 +14,14 @@ use crate::message::sender::{Rate, Sender};
 use crate::message::strategy::{MessageSizer, TableSizer};
 use crate::message::timeout::{Direct, Knobs};
 use crate::message::transporter::MessageTransporter;
-use crate::resources::rate::Bucket;
-use crate::stall::{Network, StallLimit};
+use crate::resources::rate::Throttle;
+use crate::stall::{Network, StallLimit, TryIo};
 
 /// Makes a [`MessageTransporter`]; see [`MessageTransporter::builder`].
 pub struct MessageTransporterBuilder<C> {
     conn: C,
     knobs: Option<Arc<dyn Knobs<C>>>,
+    wires: Option<Arc<dyn Wires<C>>>,
     config: Config,
     rate: Rate,
 }
@@ -33,7 +35,8 @@ impl<C> MessageTransporterBuilder<C> {
             observer: None,
             network: None,
         };
-        MessageTransporterBuilder { conn, knobs: None, config, rate: Rate::default() }
+        let (knobs, wires, rate) = Default::default();
+        MessageTransporterBuilder { conn, knobs, wires, config, rate }
     }
 
     /// The largest message that `receive` takes. Default: 1 GiB. Streams to a
@@ -91,7 +94,7 @@ impl<C> MessageTransporterBuilder<C> {
     ///
     /// [`InvalidInput`](crate::ErrorCode::InvalidInput) for 0.
     pub fn bytes_per_second(mut self, rate: u64) -> Result<Self> {
-        self.rate.bytes = Some(Bucket::new(rate)?);
+        self.rate.bytes = Some(Throttle::new(rate)?);
         Ok(self)
     }
 
@@ -101,13 +104,18 @@ impl<C> MessageTransporterBuilder<C> {
     ///
     /// [`InvalidInput`](crate::ErrorCode::InvalidInput) for 0.
     pub fn messages_per_second(mut self, rate: u64) -> Result<Self> {
-        self.rate.messages = Some(Bucket::new(rate)?);
+        self.rate.messages = Some(Throttle::new(rate)?);
         Ok(self)
     }
 
     /// Sending and receiving fail with [`Timeout`](crate::ErrorCode::Timeout)
     /// where a chunk makes no progress for the time that its class allows. A
-    /// pause between chunks may last. Default: no limits.
+    /// pause between chunks may last. And a message of 1 MiB and more is sent, or
+    /// received, only if the conn [admits](StallLimit::admit) it: a
+    /// [`Conn`](crate::Conn) whose host is short of memory says
+    /// [`OutOfMemory`](crate::ErrorCode::OutOfMemory). Nothing of it is sent then;
+    /// one that was to be received is skipped by the next `receive`. Default: no
+    /// limits.
     #[must_use]
     pub fn limits(mut self) -> Self
     where
@@ -117,10 +125,28 @@ impl<C> MessageTransporterBuilder<C> {
         self
     }
 
+    /// Transfers can be steered from both ends: what is sent under a
+    /// [`TransferHandle`](crate::TransferHandle) is announced to the receiver,
+    /// who may then pause it and call it off, and confirms its end; and what is
+    /// announced so can be received. A receiver without it refuses such a
+    /// transfer by name. Default: only the sending end steers.
+    ///
+    /// A transfer blocks until it is over, also on a conn that is set not to
+    /// block.
+    #[must_use]
+    pub fn control(mut self) -> Self
+    where
+        C: TryIo,
+    {
+        self.wires = Some(Arc::new(Tried));
+        self
+    }
+
     /// The transporter.
     pub fn build(self) -> MessageTransporter<C> {
         let config = Arc::new(self.config);
         let sender = Sender::new(Arc::clone(&config), self.rate);
-        MessageTransporter::from_parts(self.conn, self.knobs, sender, Receiver::new(config))
+        let receiver = Receiver::new(config);
+        MessageTransporter::from_parts(self.conn, self.knobs, self.wires, sender, receiver)
     }
 }

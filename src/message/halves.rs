@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::Result;
+use crate::message::control::Reins;
 use crate::message::observer::MessageStats;
 use crate::message::predictor::Predictor;
 use crate::message::receiver::Receiver;
 use crate::message::sender::Sender;
 use crate::message::timeout::Knobs;
 use crate::message::transporter::at;
-use crate::stall::{Direction, Network};
+use crate::stall::{Admission, Direction, Network};
 
 /// The sending half of a [`MessageTransporter`](crate::MessageTransporter);
 /// the conn is dropped with the second of the halves.
@@ -163,7 +164,8 @@ where
     ///
     /// As there.
     pub fn receive_into(&mut self, message: &mut Vec<u8>) -> Result<()> {
-        let outcome = self.receiver.receive(&mut self.conn, knobs(&self.knobs), message);
+        let outcome =
+            self.receiver.receive(&mut self.conn, Reins::loose(knobs(&self.knobs)), message);
         outcome.map_err(at("MessageReceiver::receive"))
     }
 
@@ -174,7 +176,11 @@ where
     /// As there.
     pub fn receive_stream<W: Write + ?Sized>(&mut self, writer: &mut W) -> Result<u64> {
         let mut writer = writer;
-        let outcome = self.receiver.receive_stream(&mut self.conn, knobs(&self.knobs), &mut writer);
+        let outcome = self.receiver.receive_stream(
+            &mut self.conn,
+            Reins::loose(knobs(&self.knobs)),
+            &mut writer,
+        );
         outcome.map_err(at("MessageReceiver::receive_stream"))
     }
 }
@@ -239,6 +245,10 @@ impl<C> Knobs<Shared<C>> for Through<C> {
 
     fn network(&self, conn: &Shared<C>) -> Network {
         self.0.network(&conn.0)
+    }
+
+    fn admit(&self, conn: &Shared<C>, bytes: u64) -> Result<Admission> {
+        self.0.admit(&conn.0, bytes)
     }
 }
 

@@ -12,6 +12,8 @@ pub(crate) struct Header {
     pub(crate) bare: bool,
     /// The payload is compressed.
     pub(crate) packed: bool,
+    /// The sender listens while the message is under way.
+    pub(crate) controlled: bool,
     pub(crate) len: u64,
 }
 
@@ -30,6 +32,24 @@ pub(crate) enum Kind {
     End,
     /// What has begun will not be completed; the payload says why.
     Abort,
+    /// What one end wants of a message under way; the length says what.
+    Command,
+}
+
+/// What one end tells the other about a message under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Command {
+    /// The sender stands still; or the receiver wants it to.
+    Pause,
+    /// The sender goes on; or the receiver lets it.
+    Resume,
+    /// The message is called off.
+    Cancel,
+    /// From the receiver: it has read the last frame of the message.
+    Done,
+    /// From the receiver: it cannot take the message, because of the error
+    /// with this number.
+    Failed(u16),
 }
 
 /// A header as it is written: up to sixteen bytes.
@@ -41,7 +61,7 @@ pub(crate) struct HeaderBytes {
 
 impl Header {
     pub(crate) fn new(kind: Kind, len: u64) -> Header {
-        Header { kind, bare: false, packed: false, len }
+        Header { kind, bare: false, packed: false, controlled: false, len }
     }
 
     /// The bytes of this header, of the shorter form that fits.
@@ -59,6 +79,7 @@ impl Header {
         if !long {
             return HeaderBytes { bytes, len: SHORT };
         }
+        bytes[4] = flag(self.controlled, FLAG_CONTROLLED);
         bytes[6..12].copy_from_slice(&len[..6]);
         let check = crc32fast::hash(&bytes[..12]);
         bytes[12..].copy_from_slice(&check.to_be_bytes());
@@ -82,10 +103,11 @@ impl Header {
     pub(crate) fn decode(bytes: &[u8]) -> Result<Header> {
         let lead = bytes[0];
         let low = u64::from(u16::from_be_bytes([bytes[1], bytes[2]]));
-        let len = match bytes.len() {
-            SHORT => low,
-            _ => Self::decode_extension(bytes)? << 16 | low,
+        let (controlled, high) = match bytes.len() {
+            SHORT => (false, 0),
+            _ => Self::decode_extension(bytes)?,
         };
+        let len = high << 16 | low;
         let kind = match (lead & KIND_MASK) >> KIND_SHIFT {
             0 => Kind::Message,
             1 => Kind::Large,
@@ -93,17 +115,18 @@ impl Header {
             3 => Kind::Chunk,
             4 => Kind::End,
             5 => Kind::Abort,
-            6 => return Err(unsupported(&format!("the command {}", command(len)))),
+            6 => Kind::Command,
             _ => return Err(unsupported("a frame of the reserved kind 7")),
         };
-        let header =
-            Header { kind, bare: lead & FLAG_BARE != 0, packed: lead & FLAG_PACKED != 0, len };
+        let (bare, packed) = (lead & FLAG_BARE != 0, lead & FLAG_PACKED != 0);
+        let header = Header { kind, bare, packed, controlled, len };
         header.check(bytes.len() == LONG)?;
         Ok(header)
     }
 
-    /// The upper 48 bits of the length, out of the long form.
-    fn decode_extension(bytes: &[u8]) -> Result<u64> {
+    /// Out of the long form: whether it is controlled, and the upper 48 bits
+    /// of the length.
+    fn decode_extension(bytes: &[u8]) -> Result<(bool, u64)> {
         let (covered, check) = bytes.split_at(12);
         if crc32fast::hash(covered).to_be_bytes() != check {
             return Err(invalid("the header of a frame was damaged"));
@@ -114,16 +137,22 @@ impl Header {
                 return Err(unsupported(name));
             }
         }
-        if first != 0 || second != 0 {
+        if first & !FLAG_CONTROLLED != 0 || second != 0 {
             return Err(unsupported(&format!("a frame with the flags {first:#04x} {second:#04x}")));
         }
-        Ok(covered[6..].iter().fold(0, |n, &b| n << 8 | u64::from(b)))
+        let high = covered[6..].iter().fold(0, |n, &b| n << 8 | u64::from(b));
+        Ok((first & FLAG_CONTROLLED != 0, high))
     }
 
     /// What holds for each kind by itself.
     fn check(&self, long: bool) -> Result<()> {
+        if self.kind == Kind::Command && Command::of(self.len).is_none() {
+            return Err(unsupported(&format!("the command number {}", self.len)));
+        }
+        let begins_chunks = matches!(self.kind, Kind::Large | Kind::Stream);
         let wrong = match self.kind {
             _ if long != self.is_long() => "a length that is not in its shortest form",
+            _ if self.controlled && !begins_chunks => "control of what is not sent in chunks",
             Kind::Message if self.len > SHORT_MAX => "a whole message above 65,535 bytes",
             Kind::Stream if self.len != 0 => "a length at the beginning of a stream",
             Kind::Chunk if self.len == 0 => "a chunk without content",
@@ -139,7 +168,12 @@ impl Header {
 
     /// Whether it takes the long form.
     pub(crate) fn is_long(&self) -> bool {
-        self.len > SHORT_MAX
+        self.len > SHORT_MAX || self.controlled
+    }
+
+    /// Its length in bytes.
+    pub(crate) fn size(&self) -> usize {
+        if self.is_long() { LONG } else { SHORT }
     }
 
     /// Whether a message begins with it.
@@ -151,7 +185,7 @@ impl Header {
     pub(crate) fn trailer(&self) -> usize {
         let none = match self.kind {
             Kind::Message => self.len == 0,
-            Kind::Large | Kind::Stream => true,
+            Kind::Large | Kind::Stream | Kind::Command => true,
             Kind::Chunk | Kind::End | Kind::Abort => false,
         };
         if self.bare || none { 0 } else { TRAILER }
@@ -162,8 +196,41 @@ impl Header {
         match self.kind {
             // `check` has bounded them.
             Kind::Message | Kind::Chunk | Kind::Abort => self.len as usize,
-            Kind::Large | Kind::Stream | Kind::End => 0,
+            Kind::Large | Kind::Stream | Kind::End | Kind::Command => 0,
         }
+    }
+}
+
+impl Command {
+    /// The command with this code.
+    pub(crate) fn of(code: u64) -> Option<Command> {
+        match code {
+            1 => Some(Command::Pause),
+            2 => Some(Command::Resume),
+            3 => Some(Command::Cancel),
+            4 => Some(Command::Done),
+            ERROR_MIN..=ERROR_MAX => Some(Command::Failed(code as u16)),
+            _ => None,
+        }
+    }
+
+    /// Its frame, which is a header alone.
+    pub(crate) fn header(self) -> Header {
+        Header::new(
+            Kind::Command,
+            match self {
+                Command::Pause => 1,
+                Command::Resume => 2,
+                Command::Cancel => 3,
+                Command::Done => 4,
+                Command::Failed(number) => number.into(),
+            },
+        )
+    }
+
+    /// Whether the receiver sends no other behind it.
+    pub(crate) fn is_final(self) -> bool {
+        matches!(self, Command::Cancel | Command::Done | Command::Failed(_))
     }
 }
 
@@ -175,15 +242,6 @@ impl HeaderBytes {
 
 fn flag(set: bool, bit: u8) -> u8 {
     if set { bit } else { 0 }
-}
-
-fn command(code: u64) -> String {
-    match code {
-        1 => "pause".into(),
-        2 => "resume".into(),
-        3 => "cancel".into(),
-        other => format!("number {other}"),
-    }
 }
 
 fn invalid(what: &str) -> Error {
@@ -243,13 +301,23 @@ const FLAG_LONG: u8 = 0b100;
 const FLAG_BARE: u8 = 0b010;
 const FLAG_PACKED: u8 = 0b001;
 
+/// The numbers of errors that a receiver may give as its reason.
+const ERROR_MIN: u64 = 1000;
+const ERROR_MAX: u64 = 4999;
+
+/// A flag of the long form.
+const FLAG_CONTROLLED: u8 = 8;
+
 /// Flags of the long form, reserved until a release knows them.
 const EXTENDED_FLAGS: [(u8, &str); 3] =
     [(1, "a sealed frame"), (2, "a padded frame"), (4, "a frame with an operation id")];
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::fuzz::{damaged, fuzz};
 
     fn decode(bytes: &[u8]) -> Result<Header> {
         let head = bytes[..SHORT].try_into().unwrap();
@@ -259,21 +327,27 @@ mod tests {
 
     fn headers() -> Vec<Header> {
         let mut all = Vec::new();
+        let header = Header::new;
         for (bare, packed) in [(false, false), (true, false), (false, true), (true, true)] {
             for len in [1, 2, 1023, 1024, 65_535] {
-                all.push(Header { kind: Kind::Message, bare, packed, len });
-                all.push(Header { kind: Kind::Chunk, bare, packed, len });
+                all.push(Header { bare, packed, ..header(Kind::Message, len) });
+                all.push(Header { bare, packed, ..header(Kind::Chunk, len) });
             }
-            all.push(Header { kind: Kind::Chunk, bare, packed, len: MAX_CHUNK as u64 });
+            all.push(Header { bare, packed, ..header(Kind::Chunk, MAX_CHUNK as u64) });
         }
         for bare in [false, true] {
             for len in [0, 1, 65_535, 65_536, 1 << 32, u64::MAX] {
-                all.push(Header { kind: Kind::Large, bare, packed: false, len });
-                all.push(Header { kind: Kind::End, bare, packed: false, len });
+                all.push(Header { bare, ..header(Kind::Large, len) });
+                all.push(Header { bare, controlled: true, ..header(Kind::Large, len) });
+                all.push(Header { bare, ..header(Kind::End, len) });
             }
-            all.push(Header { kind: Kind::Message, bare, packed: false, len: 0 });
-            all.push(Header { kind: Kind::Stream, bare, packed: false, len: 0 });
-            all.push(Header { kind: Kind::Abort, bare, packed: false, len: 17 });
+            all.push(Header { bare, ..header(Kind::Message, 0) });
+            all.push(Header { bare, ..header(Kind::Stream, 0) });
+            all.push(Header { bare, controlled: true, ..header(Kind::Stream, 0) });
+            all.push(Header { bare, ..header(Kind::Abort, 17) });
+            for code in [1, 2, 3, 4, 1000, 4999] {
+                all.push(Header { bare, ..header(Kind::Command, code) });
+            }
         }
         all
     }
@@ -323,14 +397,12 @@ mod tests {
             assert_eq!(e.code(), ErrorCode::Unsupported);
             assert!(e.to_string().contains(name), "{e}");
         };
-        refused(VERSION_1 | 6 << KIND_SHIFT, 1, "pause");
-        refused(VERSION_1 | 6 << KIND_SHIFT, 2, "resume");
-        refused(VERSION_1 | 6 << KIND_SHIFT, 3, "cancel");
         refused(VERSION_1 | 6 << KIND_SHIFT, 9, "number 9");
+        refused(VERSION_1 | 6 << KIND_SHIFT, 5000, "number 5000");
         refused(VERSION_1 | 7 << KIND_SHIFT, 0, "kind 7");
         refused(VERSION_LATER, 0, "later version");
 
-        for (flags, name) in [(1, "sealed"), (2, "padded"), (4, "operation id"), (8, "0x08")] {
+        for (flags, name) in [(1, "sealed"), (2, "padded"), (4, "operation id"), (16, "0x10")] {
             let mut bytes = Header::new(Kind::Large, 1 << 20).encode();
             bytes.bytes[4] = flags;
             let check = crc32fast::hash(&bytes.bytes[..12]);
@@ -339,5 +411,26 @@ mod tests {
             assert_eq!(e.code(), ErrorCode::Unsupported);
             assert!(e.to_string().contains(name), "{e}");
         }
+    }
+
+    #[test]
+    fn fuzz_message_header() {
+        let all = headers();
+        let wire = prop::sample::select(all).prop_map(|h| h.encode().as_slice().to_vec());
+        // With its checks made right again, what they protect is looked at.
+        fuzz((damaged(wire), any::<bool>()), |(mut wire, repaired)| {
+            wire.resize(wire.len().max(LONG), 0);
+            if repaired {
+                wire[3] = crc8(&wire[..3]);
+                let check = crc32fast::hash(&wire[..12]);
+                wire[12..LONG].copy_from_slice(&check.to_be_bytes());
+            }
+            if let Ok(header) = decode(&wire) {
+                let again = header.encode();
+                prop_assert_eq!(again.as_slice(), &wire[..again.as_slice().len()]);
+                prop_assert!(header.payload() <= MAX_CHUNK);
+            }
+            Ok(())
+        });
     }
 }

@@ -57,14 +57,15 @@
 //! - `VV` is 2 (binary 10). 3 stands for a later version, refused by name; 0
 //!   and 1 are never used, so that no text begins like a frame.
 //! - `KKK` is the kind, see below.
-//! - `L` (*long*): the length is above 65,535 or `flags` is not 0, and the
+//! - `L` (*long*): the length is above 65,535 or `flags` are not 0, and the
 //!   second part of the header follows. Otherwise it must not be set.
 //! - `B` (*bare*): no frame of this message has a trailer.
 //! - `P` (*packed*): the payload is compressed.
 //! - `check` is the CRC-8/AUTOSAR of bytes 0 to 2: polynomial 0x2F, initial
 //!   value 0xFF, not reflected, inverted at the end; of "123456789" it is 0xDF.
 //!   A receiver verifies it before it uses the length or waits for more.
-//! - `flags` is reserved and 0: 1 sealed, 2 padded, 4 with an operation id.
+//! - `flags`: 8 controlled, of *large* and *stream* only, see below. The others
+//!   are reserved and 0: 1 sealed, 2 padded, 4 with an operation id.
 //! - `check 2` is the CRC-32 of bytes 0 to 11. CRC-32 is everywhere that of
 //!   zlib, PNG and Ethernet.
 //!
@@ -76,7 +77,7 @@
 //! | 3 | chunk | of the payload, 1 to 4 MiB | content | yes |
 //! | 4 | end | of the content of all chunks | none | yes |
 //! | 5 | abort | of the payload, up to 1,024 | why, in UTF-8 | yes |
-//! | 6 | command | 1 pause, 2 resume, 3 cancel: reserved | none | |
+//! | 6 | command | what it says, see below | none | no |
 //! | 7 | reserved | | | |
 //!
 //! ## Messages and streams
@@ -91,6 +92,43 @@
 //!
 //! A message above 65,535 bytes is always sent in chunks. So a receiver that
 //! passes content on needs to hold one chunk to have it checked first.
+//!
+//! ## Commands
+//!
+//! A *command* is a header alone: its length says what it means.
+//!
+//! | length | meaning |
+//! |---|---|
+//! | 1 | pause |
+//! | 2 | resume |
+//! | 3 | cancel |
+//! | 4 | done; backward only |
+//! | 1000 to 4999 | failed, with the number of an [`ErrorCode`](crate::ErrorCode); backward only |
+//!
+//! *Forward*, from the sender of a *large* or *stream*, they stand between its
+//! frames and belong to it (as to `bare` and to the checksum). After a pause only
+//! a resume, a cancel or an abort comes; a resume comes only after a pause. A
+//! cancel stands in place of the end, as an abort does. A receiver that shows
+//! nobody how it goes may skip pause and resume.
+//!
+//! *Backward*, from the receiver, they come only while a message is under way
+//! whose first header is *controlled*, each by itself and not `bare`. They are
+//! any number of pauses and resumes, and then exactly one of: *done*, once the
+//! last frame of the message (end, abort or cancel) was read and its content
+//! taken; *cancel*; or *failed*. Behind that the receiver sends messages again. A
+//! sender reads on to that command, and no further, before it counts the message
+//! as sent; if it gives up before, it skips the commands up to there when it
+//! receives next.
+//!
+//! Pause and resume are requests when they come backward. The sender obeys by
+//! standing still after the chunk under way and by saying so forward; it goes on
+//! when neither end wants a pause. A receiver reads on while it wants a pause, so
+//! that what was under way does not block the sender. After it sent cancel or
+//! failed it throws away what still comes, up to the sender's last frame. A
+//! cancel or failed decides what becomes of the message, whatever the sender's
+//! last frame is; else that does.
+//!
+//! A receiver that cannot write refuses a controlled message.
 //!
 //! ## Trailer
 //!
@@ -116,13 +154,23 @@
 //! 90 00 00 bb                                       a stream:
 //! 98 00 03 ba  61 62 63  1a 21 fe ec                  "abc",
 //! a0 00 03 c5  fe 02 ef 26                            its end after 3 bytes
+//!
+//! 94 00 00 83 08 00 00 00 00 00 00 00 98 31 58 33  a stream under control:
+//! 98 00 03 ba  61 62 63  b0 e3 1b da                  "abc",
+//! b0 00 01 7b                                         a pause
+//! b0 00 02 0a                                         and its end,
+//! a0 00 03 c5  61 24 52 a4                            the end after 3 bytes
+//! b0 00 04 e8                                       backward: done
+//! b0 00 03 25                                       or: cancel
+//! b0 0f a4 3c                                       or: failed (4004)
 //! ```
 //!
-//! `tests/receiver.py` receives all of it but packed payloads.
+//! `tests/receiver.py` receives all of it but packed payloads and control.
 
 mod builder;
 mod compress;
 mod config;
+mod control;
 mod frame;
 mod halves;
 mod header;
@@ -138,13 +186,14 @@ mod transporter;
 use std::io::{IoSlice, Read, Write};
 
 use crate::error::{Error, Result};
-use frame::{Incoming, Outgoing};
+use frame::{Incoming, Outgoing, Plain};
 use parts::Parts;
 use sender::Unguided;
 
-pub use crate::stall::{Direction, Network, Pressure, StallLimit};
+pub use crate::stall::{Admission, Direction, Network, Pressure, StallLimit, TryIo};
 pub use builder::MessageTransporterBuilder;
 pub use compress::Compression;
+pub(crate) use control::{Pilot, Wish};
 pub use halves::{MessageReceiver, MessageSender};
 pub use observer::{ClassStats, MessageObserver, MessageStats, Transfer};
 pub use predictor::{Predictor, Switch, SwitchReason};
@@ -177,7 +226,7 @@ pub fn send_message<W: Write + ?Sized>(conn: &mut W, data: &[u8]) -> Result<()> 
     let strategy = SizeClass::of(data.len() as u64).strategy();
     let mut outgoing = Outgoing::default();
     let mut guide = Unguided(Predictor::new());
-    let outcome = outgoing.send(conn, parts, &strategy, &mut guide);
+    let outcome = outgoing.send(&mut Plain(conn), parts, &strategy, &mut guide);
     outcome.map_err(|e| leave_sender("send_message", &outgoing, e))
 }
 
@@ -236,7 +285,7 @@ where
 {
     let mut outgoing = Outgoing::default();
     let mut guide = Unguided(Predictor::new());
-    let outcome = outgoing.send_stream(conn, reader, &mut guide);
+    let outcome = outgoing.send_stream(&mut Plain(conn), reader, &mut guide);
     outcome.map_err(|e| leave_sender("send_stream", &outgoing, e))
 }
 

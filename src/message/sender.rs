@@ -6,13 +6,15 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorCode, Result};
 use crate::message::config::Config;
+use crate::message::control::{Helm, SteeredOutlet, Wish};
 use crate::message::frame::{Guide, Outgoing};
+use crate::message::header::SHORT_MAX;
 use crate::message::observer::{ClassStats, Transfer};
 use crate::message::parts::Parts;
 use crate::message::predictor::Predictor;
 use crate::message::strategy::{MessageSizer, Operation, SizeClass, Strategy};
 use crate::message::timeout::{Knobs, Limited};
-use crate::resources::rate::Bucket;
+use crate::resources::rate::Throttle;
 use crate::stall::{Direction, Network};
 
 pub(crate) struct Sender {
@@ -27,8 +29,8 @@ pub(crate) struct Sender {
 /// How fast it may send.
 #[derive(Default)]
 pub(crate) struct Rate {
-    pub(crate) bytes: Option<Bucket>,
-    pub(crate) messages: Option<Bucket>,
+    pub(crate) bytes: Option<Throttle>,
+    pub(crate) messages: Option<Throttle>,
 }
 
 impl Sender {
@@ -52,6 +54,7 @@ impl Sender {
             Error::new(ErrorCode::InvalidInput, "the parts of a message are too long together")
         })?;
         let bytes = parts.len() as u64;
+        let _admission = knobs.map(|knobs| knobs.admit(conn, bytes)).transpose()?;
         self.rate.message();
         let network = self.config.network(conn, knobs);
         let strategy = self.rate.fit(self.config.strategy(bytes, &network));
@@ -70,9 +73,16 @@ impl Sender {
         knobs: Option<&dyn Knobs<C>>,
         messages: &[M],
     ) -> Result<()> {
+        if self.rate.messages.is_some() {
+            // Each waits for its turn, and none for those behind it.
+            let mut each = messages.iter().map(|message| [IoSlice::new(message.as_ref())]);
+            return each.try_for_each(|parts| self.send(conn, knobs, &parts));
+        }
+        let most = messages.iter().map(|m| m.as_ref().len()).max().unwrap_or(0) as u64;
+        // They go one after the other: who has room for the largest has it for all.
+        let _admission = knobs.map(|knobs| knobs.admit(conn, most)).transpose()?;
         let network = self.config.network(conn, knobs);
-        let most = messages.iter().map(|m| m.as_ref().len()).max().unwrap_or(0);
-        let strategy = self.config.strategy(most as u64, &network);
+        let strategy = self.config.strategy(most, &network);
         self.watch(conn, knobs, &network, strategy, |this, to| {
             let start = Instant::now();
             let config = Arc::clone(&this.config);
@@ -82,7 +92,6 @@ impl Sender {
             this.outgoing.send_batch(to, &mut messages_of.into_iter(), &strategy, &mut guide)?;
             let took = start.elapsed() / messages.len().try_into().unwrap_or(u32::MAX).max(1);
             for message in messages {
-                this.rate.message();
                 this.sent(message.as_ref().len() as u64, took, false);
             }
             Ok(())
@@ -111,6 +120,53 @@ impl Sender {
             let bytes = this.outgoing.send_stream(to, reader, &mut guide)?;
             this.sent(bytes, start.elapsed(), true);
             Ok(bytes)
+        })
+    }
+
+    /// [`send`](Sender::send), steered.
+    pub(crate) fn send_steered<C: Write>(
+        &mut self,
+        conn: &mut C,
+        mut helm: Helm<'_, C>,
+        data: &[u8],
+    ) -> Result<()> {
+        let slices = [IoSlice::new(data)];
+        let parts = Parts::new(&slices).expect("a slice is not longer than the address space");
+        let bytes = data.len() as u64;
+        let _admission = helm.knobs.map(|knobs| knobs.admit(conn, bytes)).transpose()?;
+        self.rate.message();
+        let network = self.config.network(conn, helm.knobs);
+        let strategy = self.rate.fit(self.config.strategy(bytes, &network));
+        // What goes out in one write is nothing to steer.
+        let whole = bytes <= SHORT_MAX && helm.pilot.wish() == Wish::Go;
+        helm.ear = helm.ear.filter(|_| !whole);
+        self.steer(conn, helm, &network, strategy, |this, to| {
+            let mut guide = this.rate.guide();
+            this.outgoing.send(to, parts, &strategy, &mut guide)?;
+            Ok((bytes, false))
+        })?;
+        Ok(())
+    }
+
+    /// [`send_stream`](Sender::send_stream), steered.
+    pub(crate) fn send_stream_steered<C: Write, R: Read + ?Sized>(
+        &mut self,
+        conn: &mut C,
+        helm: Helm<'_, C>,
+        reader: &mut R,
+    ) -> Result<u64> {
+        self.rate.message();
+        let network = self.config.network(conn, helm.knobs);
+        let strategy = self.config.strategy(SizeClass::Medium.range().start, &network);
+        self.steer(conn, helm, &network, strategy, |this, to| {
+            this.predictor.begin();
+            let mut guide = StreamGuide {
+                config: &this.config,
+                network: &network,
+                predictor: &mut this.predictor,
+                rate: &mut this.rate,
+            };
+            Ok((this.outgoing.send_stream(to, reader, &mut guide)?, true))
         })
     }
 
@@ -157,6 +213,39 @@ impl Sender {
         outcome
     }
 
+    /// The same, steered, and with the receiver's last word.
+    fn steer<C: Write>(
+        &mut self,
+        conn: &mut C,
+        helm: Helm<'_, C>,
+        network: &Network,
+        strategy: Strategy,
+        send: impl FnOnce(&mut Sender, &mut SteeredOutlet<'_, C>) -> Result<(u64, bool)>,
+    ) -> Result<u64> {
+        let Helm { knobs, wires, pilot, ear } = helm;
+        let limit = |_| strategy.stall_limit(Operation::Write, network);
+        self.outgoing.settle(&mut Limited::new(conn, knobs, Direction::Write, &limit))?;
+        self.outgoing.take_touched();
+        let start = Instant::now();
+        let to = Limited::new(conn, knobs, Direction::Write, &limit);
+        let mut to = SteeredOutlet::new(to, wires, pilot, ear);
+        let outcome = send(self, &mut to);
+        self.stalls += u64::from(to.has_stalled());
+        let (begun, ended) = (self.outgoing.take_touched(), self.outgoing.is_between_messages());
+        match to.conclude(outcome, begun, ended) {
+            Ok((bytes, stream)) => {
+                self.sent(bytes, start.elapsed(), stream);
+                Ok(bytes)
+            }
+            Err(e) => {
+                if let Some(observer) = &self.config.observer {
+                    observer.failed(Direction::Write, &e);
+                }
+                Err(e)
+            }
+        }
+    }
+
     fn sent(&mut self, bytes: u64, took: Duration, stream: bool) {
         let class = SizeClass::of(bytes);
         let transfer = Transfer { class, bytes, took, stream };
@@ -182,7 +271,7 @@ impl Rate {
     }
 
     fn burst(&self) -> usize {
-        let burst = self.bytes.as_ref().map_or(u64::MAX, Bucket::burst);
+        let burst = self.bytes.as_ref().map_or(u64::MAX, Throttle::burst);
         burst.try_into().unwrap_or(usize::MAX).max(LEAST_BURST)
     }
 

@@ -3,9 +3,9 @@
 use std::io::{self, Read, Write};
 use std::time::Duration;
 
-use crate::error::{Error, ErrorCode};
-use crate::message::frame::Source;
-use crate::stall::{Direction, Network, StallLimit};
+use crate::error::{Error, ErrorCode, Result};
+use crate::message::frame::{Outlet, Source};
+use crate::stall::{Admission, Direction, Network, StallLimit};
 
 /// A [`StallLimit`] seen from outside, so that transports without one can do
 /// without the bound.
@@ -13,6 +13,7 @@ pub(crate) trait Knobs<C>: Send + Sync {
     fn get(&self, conn: &C, direction: Direction) -> io::Result<Option<Duration>>;
     fn set(&self, conn: &C, direction: Direction, limit: Option<Duration>) -> io::Result<()>;
     fn network(&self, conn: &C) -> Network;
+    fn admit(&self, conn: &C, bytes: u64) -> Result<Admission>;
 }
 
 /// The conn has the knobs itself.
@@ -29,6 +30,10 @@ impl<C: StallLimit> Knobs<C> for Direct {
 
     fn network(&self, conn: &C) -> Network {
         conn.network()
+    }
+
+    fn admit(&self, conn: &C, bytes: u64) -> Result<Admission> {
+        conn.admit(bytes)
     }
 }
 
@@ -64,6 +69,22 @@ impl<'a, C> Limited<'a, C> {
         self.stalled
     }
 
+    /// The conn itself, whose limits are then kept by the one who uses it.
+    pub(crate) fn conn(&mut self) -> &mut C {
+        self.conn
+    }
+
+    /// The limit for a chunk of this size has struck if no byte has moved for
+    /// so long.
+    pub(crate) fn check_limit(&mut self, size: u64, still: Duration) -> io::Result<()> {
+        let limit = (self.limit)(size).max(LEAST_LIMIT);
+        if self.knobs.is_none() || still < limit {
+            return Ok(());
+        }
+        self.stalled = true;
+        Err(stall(limit, None).into())
+    }
+
     fn arm(&mut self, size: u64) -> io::Result<()> {
         let (Some(knobs), None) = (self.knobs, &self.armed) else { return Ok(()) };
         let found = knobs.get(self.conn, self.direction)?;
@@ -92,9 +113,7 @@ impl<'a, C> Limited<'a, C> {
         match (outcome, &self.armed) {
             (Err(e), Some(Armed { limit: Some(limit), .. })) if late(&e) => {
                 self.stalled = true;
-                let what = format!("no byte moved for {limit:?} inside a chunk");
-                let e = Error::with_source(ErrorCode::Timeout, what, e);
-                Err(e.with_context("stall_limit_ms", limit.as_millis()).into())
+                Err(stall(*limit, Some(e)).into())
             }
             (outcome, _) => outcome,
         }
@@ -111,6 +130,10 @@ impl<C: Read> Source for Limited<'_, C> {
         self.arm(size)?;
         let outcome = self.conn.read(buffer);
         self.explain(outcome)
+    }
+
+    fn admit(&mut self, bytes: u64) -> Result<Admission> {
+        self.knobs.map_or_else(|| Ok(Admission::default()), |knobs| knobs.admit(self.conn, bytes))
     }
 }
 
@@ -133,11 +156,22 @@ impl<C: Write> Write for Limited<'_, C> {
     }
 }
 
+impl<C: Write> Outlet for Limited<'_, C> {}
+
 impl<C> Drop for Limited<'_, C> {
     fn drop(&mut self) {
         // A transport that cannot take its timeout back will say so when used.
         let _ = self.disarm();
     }
+}
+
+fn stall(limit: Duration, source: Option<io::Error>) -> Error {
+    let what = format!("no byte moved for {limit:?} inside a chunk");
+    let e = match source {
+        Some(source) => Error::with_source(ErrorCode::Timeout, what, source),
+        None => Error::new(ErrorCode::Timeout, what),
+    };
+    e.with_context("stall_limit_ms", limit.as_millis())
 }
 
 /// Sockets take no timeout of zero.

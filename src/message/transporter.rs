@@ -1,17 +1,20 @@
 //! Messages over one conn, with options and state.
 
 use std::fmt;
-use std::io::{IoSlice, Read, Write};
+use std::io::{self, IoSlice, Read, Write};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::message::builder::MessageTransporterBuilder;
+use crate::message::control::{Helm, Pilot, Reins, Wires};
 use crate::message::halves::{MessageReceiver, MessageSender};
 use crate::message::observer::MessageStats;
 use crate::message::predictor::Predictor;
 use crate::message::receiver::Receiver;
 use crate::message::sender::Sender;
 use crate::message::timeout::Knobs;
+use crate::stall::Direction;
 
 /// Sends and receives messages over `C`, with options, and goes on after a
 /// timeout where it was.
@@ -43,6 +46,7 @@ use crate::message::timeout::Knobs;
 pub struct MessageTransporter<C> {
     conn: C,
     knobs: Option<Arc<dyn Knobs<C>>>,
+    wires: Option<Arc<dyn Wires<C>>>,
     sender: Sender,
     receiver: Receiver,
 }
@@ -61,10 +65,11 @@ impl<C> MessageTransporter<C> {
     pub(crate) fn from_parts(
         conn: C,
         knobs: Option<Arc<dyn Knobs<C>>>,
+        wires: Option<Arc<dyn Wires<C>>>,
         sender: Sender,
         receiver: Receiver,
     ) -> MessageTransporter<C> {
-        MessageTransporter { conn, knobs, sender, receiver }
+        MessageTransporter { conn, knobs, wires, sender, receiver }
     }
 
     /// The conn underneath.
@@ -99,6 +104,7 @@ impl<C> MessageTransporter<C> {
     }
 
     /// Two halves for two threads, that send and receive at the same time.
+    /// Neither end can steer the other's transfers then.
     pub fn split(self) -> (MessageSender<C>, MessageReceiver<C>)
     where
         for<'c> &'c C: Read + Write,
@@ -106,6 +112,23 @@ impl<C> MessageTransporter<C> {
         let conn = Arc::new(self.conn);
         let sender = MessageSender::new(Arc::clone(&conn), self.knobs.clone(), self.sender);
         (sender, MessageReceiver::new(conn, self.knobs, self.receiver))
+    }
+
+    /// Who is at the other end, if the conn makes sure of that.
+    pub(crate) fn remote(&self) -> Option<String> {
+        self.wires.as_ref()?.remote(&self.conn)
+    }
+
+    /// Changes how long a read may stand still; what was set before. Does nothing
+    /// where that cannot be set, or where reads are tried anyway.
+    pub(crate) fn swap_read_limit(
+        &self,
+        change: impl FnOnce(Option<Duration>) -> Option<Duration>,
+    ) -> io::Result<Option<Duration>> {
+        let (Some(knobs), None) = (&self.knobs, &self.wires) else { return Ok(None) };
+        let found = knobs.get(&self.conn, Direction::Read)?;
+        knobs.set(&self.conn, Direction::Read, change(found))?;
+        Ok(found)
     }
 }
 
@@ -200,7 +223,8 @@ impl<C: Read> MessageTransporter<C> {
     ///
     /// As [`receive`](MessageTransporter::receive); `message` is empty then.
     pub fn receive_into(&mut self, message: &mut Vec<u8>) -> Result<()> {
-        let outcome = self.receiver.receive(&mut self.conn, self.knobs.as_deref(), message);
+        let reins = reins(&self.knobs, &self.wires, None);
+        let outcome = self.receiver.receive(&mut self.conn, reins, message);
         outcome.map_err(at("MessageTransporter::receive"))
     }
 
@@ -214,9 +238,61 @@ impl<C: Read> MessageTransporter<C> {
     /// with the same writer; it gives the size of the whole stream.
     pub fn receive_stream<W: Write + ?Sized>(&mut self, writer: &mut W) -> Result<u64> {
         let mut writer = writer;
-        let outcome =
-            self.receiver.receive_stream(&mut self.conn, self.knobs.as_deref(), &mut writer);
+        let reins = reins(&self.knobs, &self.wires, None);
+        let outcome = self.receiver.receive_stream(&mut self.conn, reins, &mut writer);
         outcome.map_err(at("MessageTransporter::receive_stream"))
+    }
+}
+
+/// For transfers: the same with somebody who steers.
+impl<C: Write> MessageTransporter<C> {
+    pub(crate) fn send_piloted(&mut self, pilot: &mut dyn Pilot, data: &[u8]) -> Result<()> {
+        let helm = Helm {
+            knobs: self.knobs.as_deref(),
+            wires: self.wires.as_deref(),
+            pilot,
+            ear: Some(self.receiver.ear()),
+        };
+        let outcome = self.sender.send_steered(&mut self.conn, helm, data);
+        outcome.map_err(at("MessageTransporter::send_with"))
+    }
+
+    pub(crate) fn send_stream_piloted<R: Read + ?Sized>(
+        &mut self,
+        pilot: &mut dyn Pilot,
+        reader: &mut R,
+    ) -> Result<u64> {
+        let helm = Helm {
+            knobs: self.knobs.as_deref(),
+            wires: self.wires.as_deref(),
+            pilot,
+            ear: Some(self.receiver.ear()),
+        };
+        let outcome = self.sender.send_stream_steered(&mut self.conn, helm, reader);
+        outcome.map_err(at("MessageTransporter::send_stream_with"))
+    }
+}
+
+impl<C: Read> MessageTransporter<C> {
+    pub(crate) fn receive_piloted(
+        &mut self,
+        pilot: &mut dyn Pilot,
+        message: &mut Vec<u8>,
+    ) -> Result<()> {
+        let reins = reins(&self.knobs, &self.wires, Some(pilot));
+        let outcome = self.receiver.receive(&mut self.conn, reins, message);
+        outcome.map_err(at("MessageTransporter::receive_with"))
+    }
+
+    pub(crate) fn receive_stream_piloted<W: Write + ?Sized>(
+        &mut self,
+        pilot: &mut dyn Pilot,
+        writer: &mut W,
+    ) -> Result<u64> {
+        let mut writer = writer;
+        let reins = reins(&self.knobs, &self.wires, Some(pilot));
+        let outcome = self.receiver.receive_stream(&mut self.conn, reins, &mut writer);
+        outcome.map_err(at("MessageTransporter::receive_stream_with"))
     }
 }
 
@@ -224,6 +300,14 @@ impl<C: fmt::Debug> fmt::Debug for MessageTransporter<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MessageTransporter").field("conn", &self.conn).finish_non_exhaustive()
     }
+}
+
+fn reins<'a, C>(
+    knobs: &'a Option<Arc<dyn Knobs<C>>>,
+    wires: &'a Option<Arc<dyn Wires<C>>>,
+    pilot: Option<&'a mut dyn Pilot>,
+) -> Reins<'a, C> {
+    Reins { knobs: knobs.as_deref(), wires: wires.as_deref(), pilot }
 }
 
 pub(crate) fn at(place: &'static str) -> impl Fn(Error) -> Error {

@@ -11,10 +11,12 @@ use libp2p_core::Multiaddr;
 use libp2p_identity::PeerId;
 
 use super::{ConnStats, ToPeerAddrs};
-use crate::driver::{Link, Patience, Priority, Stream};
-use crate::error::{Error, ErrorCode};
+use crate::driver::{Link, Patience, Priority};
+use crate::error::{Error, ErrorCode, Result};
 use crate::host::{Handle, Host, addrs};
-use crate::stall::{Direction, Network, StallLimit};
+use crate::resources::budget::Pressure;
+use crate::session::{Channel, Session};
+use crate::stall::{self, Admission, Direction, Network, StallLimit, TryIo};
 
 /// A stream to a peer, for one protocol: what [`TcpStream`](std::net::TcpStream) is,
 /// between two keys instead of two addresses.
@@ -31,8 +33,21 @@ use crate::stall::{Direction, Network, StallLimit};
 /// that of the host's last handle does, until everything is delivered (see
 /// [`Host`]).
 ///
-/// A connection that is lost is an error, `ConnectionReset` or `ConnectionAborted`,
-/// never an end: only a peer that has finished reads as `Ok(0)`.
+/// # A lost connection
+///
+/// Between two hosts of this library a conn outlives its connection: when that is lost,
+/// reads and writes wait (their timeouts count on), the host that had dialled dials
+/// again, and both ends send what the other has not got. No byte is lost or doubled. It
+/// fails with `ConnectionReset` when that takes longer than
+/// [`resume_timeout`](crate::HostBuilder::resume_timeout), when every address refuses for
+/// 5 s, and at once when the peer does not know it any more; the error says how many
+/// bytes are known to have arrived.
+///
+/// To any other libp2p node, or where a host has
+/// [`resumable(false)`](crate::HostBuilder::resumable), a conn is plain: a connection that
+/// is lost is an error, `ConnectionReset` or `ConnectionAborted`.
+///
+/// It is never an end: only a peer that has finished reads as `Ok(0)`.
 ///
 /// # Errors
 ///
@@ -74,9 +89,9 @@ pub struct Conn {
 
 /// What the clones of a conn share; dropped, it closes the stream.
 struct Shared {
-    link: Arc<Link>,
-    stream: Arc<Stream>,
+    channel: Channel,
     protocol: Arc<str>,
+    opened: Instant,
     /// Nanoseconds; zero: none.
     read_timeout: AtomicU64,
     write_timeout: AtomicU64,
@@ -92,7 +107,7 @@ struct Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        self.link.release(&self.stream);
+        self.channel.release();
     }
 }
 
@@ -141,20 +156,15 @@ impl Conn {
         deadline: Option<Instant>,
     ) -> io::Result<Conn> {
         let (peer, addrs) = target.to_peer_addrs()?;
-        let (link, stream) = host.handle.open(peer, &addrs, protocol, deadline)?;
-        Ok(Conn::new(host.handle.clone(), link, stream, protocol.into()))
+        let channel = host.handle.open(peer, &addrs, protocol, deadline)?;
+        Ok(Conn::new(host.handle.clone(), channel, protocol.into()))
     }
 
-    pub(super) fn new(
-        host: Arc<Handle>,
-        link: Arc<Link>,
-        stream: Arc<Stream>,
-        protocol: Arc<str>,
-    ) -> Conn {
+    pub(super) fn new(host: Arc<Handle>, channel: Channel, protocol: Arc<str>) -> Conn {
         Conn {
             shared: Arc::new(Shared {
-                link,
-                stream,
+                opened: channel.parts().1.opened,
+                channel,
                 protocol,
                 read_timeout: AtomicU64::new(0),
                 write_timeout: AtomicU64::new(0),
@@ -189,14 +199,7 @@ impl Conn {
     ///
     /// The connection is lost.
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
-        let Shared { link, stream, .. } = &*self.shared;
-        if matches!(how, Shutdown::Write | Shutdown::Both) {
-            link.shut_write(stream)?;
-        }
-        if matches!(how, Shutdown::Read | Shutdown::Both) {
-            link.shut_read(stream)?;
-        }
-        Ok(())
+        Ok(self.shared.channel.shutdown(how)?)
     }
 
     /// How long a read may block; `None`, the default: for ever. A read that takes
@@ -248,9 +251,11 @@ impl Conn {
         Ok(())
     }
 
-    /// Whether each small write has a frame of its own. Off, the default, small writes
-    /// may share a frame with others that are in flight, but never wait on an idle
-    /// connection. The TCP socket itself always has `TCP_NODELAY`.
+    /// Whether each small write has a frame and a call of the system of its own. Off, the
+    /// default, writes of at most 4 KiB that follow each other within 20 µs, and nothing
+    /// read between them, are sent together by another thread: they return before the
+    /// system has them, as [`flush`](Write::flush) does not. None waits for a timer, or on
+    /// an idle connection. The TCP socket itself always has `TCP_NODELAY`.
     ///
     /// # Errors
     ///
@@ -277,7 +282,7 @@ impl Conn {
     pub fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
         let shared = &*self.shared;
         let patience = shared.patience(&shared.read_timeout);
-        let read = shared.link.peek(&shared.stream, buf, patience)?;
+        let read = shared.channel.peek(buf, patience)?;
         read.ok_or_else(|| shared.late("read"))
     }
 
@@ -287,7 +292,7 @@ impl Conn {
     ///
     /// None today.
     pub fn take_error(&self) -> io::Result<Option<io::Error>> {
-        let broken = self.shared.stream.state.lock().broken();
+        let broken = self.shared.channel.broken();
         Ok(broken.filter(|_| !self.shared.error_taken.swap(true, Relaxed)).map(Into::into))
     }
 
@@ -297,7 +302,7 @@ impl Conn {
     ///
     /// None today.
     pub fn peer_addr(&self) -> io::Result<Multiaddr> {
-        Ok(addrs::to_multiaddr(self.shared.link.remote))
+        Ok(addrs::to_multiaddr(self.shared.link().remote))
     }
 
     /// The TCP address of the connection's end here.
@@ -306,12 +311,12 @@ impl Conn {
     ///
     /// None today.
     pub fn local_addr(&self) -> io::Result<Multiaddr> {
-        Ok(addrs::to_multiaddr(self.shared.link.local))
+        Ok(addrs::to_multiaddr(self.shared.link().local))
     }
 
     /// Who the other end is: its key was proved in the handshake.
     pub fn peer_id(&self) -> PeerId {
-        self.shared.link.peer
+        self.shared.channel.peer()
     }
 
     /// Who this end is.
@@ -324,32 +329,34 @@ impl Conn {
         &self.shared.protocol
     }
 
-    /// Whether the conn survives the loss of its TCP connection. In this release none
-    /// does: always `false`.
+    /// Whether the conn survives the loss of its TCP connection: between two hosts of
+    /// this library that both allow it, see
+    /// [`resumable`](crate::HostBuilder::resumable).
     pub fn is_resumable(&self) -> bool {
-        false
+        self.shared.channel.session().is_some()
     }
 
     /// Whether it comes before other conns, or after them, where there is not enough
     /// for all. Default: normal.
     pub fn set_priority(&self, priority: Priority) {
-        self.shared.stream.set_priority(priority);
+        self.shared.channel.set_priority(priority);
     }
 
     /// Its priority.
     pub fn priority(&self) -> Priority {
-        self.shared.stream.priority()
+        self.shared.channel.priority()
     }
 
     /// Figures of this conn.
     pub fn stats(&self) -> ConnStats {
-        let Shared { link, stream, used, .. } = &*self.shared;
-        let age = stream.opened.elapsed();
+        let Shared { channel, opened, used, .. } = &*self.shared;
+        let (link, stream) = channel.parts();
+        let age = opened.elapsed();
         let (unread, receive_window) = {
             let state = stream.state.lock();
             (state.held(), state.window())
         };
-        ConnStats {
+        let mut stats = ConnStats {
             connection: link.id,
             cipher: link.cipher,
             stream: stream.id,
@@ -363,11 +370,28 @@ impl Conn {
             rtt: link.rtt(),
             age,
             unused: age.saturating_sub(Duration::from_millis(used.load(Relaxed))),
+            ..ConnStats::default()
+        };
+        if let Some(session) = channel.session() {
+            let counters = &session.counters;
+            (stats.bytes_received, stats.unread) = session.incoming();
+            stats.bytes_sent = counters.bytes_sent.load(Relaxed);
+            stats.writes = counters.writes.load(Relaxed);
+            stats.losses = counters.losses.load(Relaxed);
+            stats.resumes = counters.resumes.load(Relaxed);
+            stats.bytes_replayed = counters.replayed.load(Relaxed);
+            stats.longest_outage = session.longest_outage();
         }
+        stats
     }
 }
 
 impl Shared {
+    /// The connection underneath, the newest that there was.
+    fn link(&self) -> Arc<Link> {
+        self.channel.parts().0
+    }
+
     fn patience(&self, timeout: &AtomicU64) -> Patience {
         if self.nonblocking.load(Relaxed) {
             return Patience::None;
@@ -380,22 +404,42 @@ impl Shared {
 
     fn read(&self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
         let patience = self.patience(&self.read_timeout);
-        self.done(self.link.read(&self.stream, bufs, patience)?, "read")
+        self.done(self.channel.read(bufs, patience)?, "read")
     }
 
     fn write(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
         let patience = self.patience(&self.write_timeout);
-        self.done(self.link.write(&self.stream, bufs, patience)?, "write")
+        let n = self.done(self.channel.write(bufs, patience)?, "write")?;
+        if self.nodelay.load(Relaxed) {
+            // It is written, whatever becomes of that.
+            let _ = self.channel.flush(Patience::None);
+        }
+        Ok(n)
     }
 
     fn flush(&self) -> io::Result<()> {
         let patience = self.patience(&self.write_timeout);
-        if self.link.flush(&self.stream, patience)? { Ok(()) } else { Err(self.late("flush")) }
+        if self.channel.flush(patience)? { Ok(()) } else { Err(self.late("flush")) }
+    }
+
+    fn try_read(&self, buf: &mut [u8], wait: Duration) -> io::Result<usize> {
+        let bufs = &mut [IoSliceMut::new(buf)];
+        match self.channel.read(bufs, Patience::lasting(wait))? {
+            None => Err(io::ErrorKind::WouldBlock.into()),
+            read => self.done(read, "read"),
+        }
+    }
+
+    fn try_write(&self, bufs: &[IoSlice<'_>], wait: Duration) -> io::Result<usize> {
+        match self.channel.write(bufs, Patience::lasting(wait))? {
+            None => Err(io::ErrorKind::WouldBlock.into()),
+            written => self.done(written, "write"),
+        }
     }
 
     fn done(&self, result: Option<usize>, what: &str) -> io::Result<usize> {
         let n = result.ok_or_else(|| self.late(what))?;
-        let now = u64::try_from(self.stream.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let now = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.used.store(now, Relaxed);
         Ok(n)
     }
@@ -425,7 +469,68 @@ impl StallLimit for Conn {
     }
 
     fn network(&self) -> Network {
-        Network { round_trip: self.shared.link.rtt(), pressure: None }
+        let link = self.shared.link();
+        let pressure = match link.pressure() {
+            Pressure::Low => stall::Pressure::Low,
+            Pressure::Medium => stall::Pressure::Medium,
+            Pressure::High | Pressure::Emergency => stall::Pressure::High,
+        };
+        Network { round_trip: link.rtt(), pressure: Some(pressure) }
+    }
+
+    fn admit(&self, bytes: u64) -> Result<Admission> {
+        let permit = self.shared.link().admit(bytes)?;
+        Ok(permit.map_or_else(Admission::default, Admission::holding))
+    }
+}
+
+impl TryIo for Conn {
+    fn try_read(&mut self, buffer: &mut [u8], wait: Duration) -> io::Result<usize> {
+        self.shared.try_read(buffer, wait)
+    }
+
+    fn try_write(&mut self, slices: &[IoSlice<'_>], wait: Duration) -> io::Result<usize> {
+        self.shared.try_write(slices, wait)
+    }
+
+    fn timeout(&self, direction: Direction) -> io::Result<Option<Duration>> {
+        match direction {
+            Direction::Read => self.read_timeout(),
+            Direction::Write => self.write_timeout(),
+        }
+    }
+
+    fn is_interrupted(&self) -> bool {
+        self.shared.channel.session().is_some_and(Session::is_lost)
+    }
+
+    fn remote(&self) -> Option<String> {
+        Some(self.peer_id().to_string())
+    }
+}
+
+impl TryIo for &Conn {
+    fn try_read(&mut self, buffer: &mut [u8], wait: Duration) -> io::Result<usize> {
+        self.shared.try_read(buffer, wait)
+    }
+
+    fn try_write(&mut self, slices: &[IoSlice<'_>], wait: Duration) -> io::Result<usize> {
+        self.shared.try_write(slices, wait)
+    }
+
+    fn timeout(&self, direction: Direction) -> io::Result<Option<Duration>> {
+        match direction {
+            Direction::Read => self.read_timeout(),
+            Direction::Write => self.write_timeout(),
+        }
+    }
+
+    fn is_interrupted(&self) -> bool {
+        self.shared.channel.session().is_some_and(Session::is_lost)
+    }
+
+    fn remote(&self) -> Option<String> {
+        Some(self.peer_id().to_string())
     }
 }
 
@@ -479,11 +584,12 @@ impl Write for &Conn {
 
 impl fmt::Debug for Conn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (link, stream) = self.shared.channel.parts();
         f.debug_struct("Conn")
             .field("peer", &self.peer_id())
             .field("protocol", &self.protocol())
-            .field("connection", &self.shared.link.id)
-            .field("stream", &self.shared.stream.id)
+            .field("connection", &link.id)
+            .field("stream", &stream.id)
             .finish_non_exhaustive()
     }
 }

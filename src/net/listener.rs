@@ -67,6 +67,7 @@ impl Listener {
     /// down.
     pub fn bind(host: &Host, protocol: &str) -> io::Result<Listener> {
         let backlog = host.handle.core.bind(protocol)?;
+        log::debug!(protocol; "protocol served");
         let nonblocking = AtomicBool::new(false);
         Ok(Listener {
             shared: Arc::new(Shared { backlog, nonblocking, host: host.handle.clone() }),
@@ -75,6 +76,9 @@ impl Listener {
 
     /// The next conn, and whose it is. The conn blocks, also when the listener does
     /// not.
+    ///
+    /// As with TCP, a conn that was reset or lost while it waited is returned all the
+    /// same: its reads give what had arrived, and then fail.
     ///
     /// # Errors
     ///
@@ -87,11 +91,13 @@ impl Listener {
             false => Patience::Forever,
         };
         match shared.backlog.pop(patience)? {
-            Some(arrival) => {
-                let peer = arrival.link.peer;
+            Some(channel) => {
+                let peer = channel.peer();
                 let protocol = shared.backlog.protocol.clone();
-                let host = shared.host.clone();
-                Ok((Conn::new(host, arrival.link, arrival.stream, protocol), peer))
+                let (link, stream) = channel.parts();
+                log::debug!(link = link.id, peer:% = peer, stream = stream.id,
+                    protocol = &*protocol; "stream accepted");
+                Ok((Conn::new(shared.host.clone(), channel, protocol), peer))
             }
             None => Err(io::ErrorKind::WouldBlock.into()),
         }
@@ -198,10 +204,9 @@ impl Listener {
         move || {
             let shared = &*self.shared;
             match shared.backlog.pop(Patience::Forever) {
-                Ok(Some(a)) => {
-                    let (peer, protocol) = (a.link.peer, shared.backlog.protocol.clone());
-                    let host = shared.host.clone();
-                    Ok(Some((Conn::new(host, a.link, a.stream, protocol), peer)))
+                Ok(Some(channel)) => {
+                    let (peer, protocol) = (channel.peer(), shared.backlog.protocol.clone());
+                    Ok(Some((Conn::new(shared.host.clone(), channel, protocol), peer)))
                 }
                 Ok(None) | Err(_) => Ok(None),
             }

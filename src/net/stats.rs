@@ -34,6 +34,15 @@ pub struct ConnStats {
     pub age: Duration,
     /// How long ago a byte was read or written through this conn.
     pub unused: Duration,
+    /// How often a resumable conn has lost its connection. The figures above that are of
+    /// one connection are then of the newest one.
+    pub losses: u64,
+    /// How often it went on over a new one.
+    pub resumes: u64,
+    /// Payload that was sent again because of that.
+    pub bytes_replayed: u64,
+    /// The longest time that it was without a connection, the present one among them.
+    pub longest_outage: Duration,
 }
 
 /// What a [`Listener`](crate::Listener) has done and how it stands.

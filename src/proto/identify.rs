@@ -206,6 +206,7 @@ const MAX_PROTOCOLS: usize = 1024;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fuzz::{damaged, fuzz};
     use libp2p_identity::Keypair;
     use proptest::prelude::*;
 
@@ -381,5 +382,42 @@ mod tests {
             };
             prop_assert_eq!(read(&sent.encode()).unwrap().1, Some(sent));
         }
+    }
+
+    #[test]
+    fn fuzz_identify() {
+        let wire = (prop::collection::vec("/[a-z]{0,20}", 0..10), any::<bool>()).prop_map(
+            |(protocols, bare)| {
+                let public_key = Some(key()).filter(|_| !bare);
+                Identify { protocols, public_key, ..sample() }.encode()
+            },
+        );
+        // With a length that is right, what is behind it is looked at.
+        let body = damaged(Just(sample().encode()[2..].to_vec())).prop_map(|b| delimited(&b));
+        fuzz((prop_oneof![damaged(wire), body], 1usize..300), |(wire, piece)| {
+            let read = |piece: usize| {
+                let mut reader = Reader::new(key().to_peer_id());
+                let mut at = 0;
+                while at < wire.len() {
+                    let part = &wire[at..wire.len().min(at + piece)];
+                    match reader.read(part) {
+                        Ok((n, None)) => {
+                            assert!(n > 0 && n <= part.len());
+                            at += n;
+                            assert!(reader.arrived.capacity() <= 2 * at + 64);
+                        }
+                        Ok((n, Some(said))) => return Ok((at + n, Some(said))),
+                        Err(e) => return Err(e.code()),
+                    }
+                }
+                Ok((at, None))
+            };
+            let whole = read(wire.len().max(1));
+            prop_assert_eq!(&read(piece), &whole);
+            if let Ok((_, Some(said))) = whole {
+                prop_assert!(said.public_key.is_none_or(|k| k == key()));
+            }
+            Ok(())
+        });
     }
 }

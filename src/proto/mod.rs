@@ -7,6 +7,7 @@ pub(crate) mod identify;
 pub(crate) mod multistream;
 pub(crate) mod noise;
 pub(crate) mod ping;
+pub(crate) mod resume;
 pub(crate) mod yamux;
 
 #[cfg(test)]

@@ -83,6 +83,7 @@ pub(crate) const MAX_UNSENT: usize = 32 * SIZE;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fuzz::{damaged, fuzz};
     use proptest::prelude::*;
 
     #[test]
@@ -128,5 +129,34 @@ mod tests {
             }
             prop_assert_eq!(&out[..], &pings[..pings.len() / SIZE * SIZE]);
         }
+    }
+
+    #[test]
+    fn fuzz_ping() {
+        let payload = any::<[u8; SIZE]>();
+        fuzz((payload, damaged(payload.prop_map(Vec::from)), 1usize..80), |(sent, wire, piece)| {
+            let mut ping = Vec::new();
+            let mut requester = Requester::new(sent, &mut ping);
+            let mut at = 0;
+            for part in wire.chunks(piece) {
+                match requester.read(part) {
+                    Ok((n, whole)) => {
+                        prop_assert!(n == part.len() || whole);
+                        at += n;
+                        prop_assert_eq!(whole, at == SIZE);
+                        prop_assert_eq!(&wire[..at], &sent[..at]);
+                        if whole {
+                            break;
+                        }
+                    }
+                    Err(_) => {
+                        let n = wire.len().min(SIZE);
+                        prop_assert!(wire[..n] != sent[..n]);
+                        break;
+                    }
+                }
+            }
+            Ok(())
+        });
     }
 }

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use super::Resources;
 use super::limits::Limit;
-use super::quota::{Bucket, Rate};
+use super::rate::{Bucket, Rate};
 
 /// What is counted as one address: an IPv4 address, or an IPv6 /56, of which one
 /// customer usually has the whole.
@@ -89,7 +89,7 @@ impl Addresses {
     /// are needed, those that came last without one.
     fn tidy(&self, known: &mut HashMap<Net, Known>, now: Instant) {
         let idle = |k: &Known| now.saturating_duration_since(k.last);
-        known.retain(|_, k| k.connections > 0 || idle(k) < self.rate.refill);
+        known.retain(|_, k| k.connections > 0 || idle(k) < self.rate.refill());
         if known.len() >= MOST_KNOWN {
             known.retain(|_, k| k.connections > 0);
         }

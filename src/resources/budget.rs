@@ -2,7 +2,7 @@
 //! connection has a part.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64};
 
 /// How short of memory a host is.
@@ -27,54 +27,68 @@ pub(crate) struct Budget {
     limit: u64,
     used: AtomicU64,
     peak: AtomicU64,
-    /// Somebody has to look: the level changed, or the limit was passed.
-    call: Box<dyn Fn() + Send + Sync>,
+    call: Call,
     kind: Kind,
 }
+
+/// What a budget tells its owner, perhaps under locks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum News {
+    /// The level changed, or a part passed its limit: somebody has to look.
+    Look,
+    /// A window was to grow.
+    Growth { granted: bool },
+}
+
+type Call = Box<dyn Fn(News) + Send + Sync>;
 
 enum Kind {
     /// Of a host, with its level as it was seen last.
     Host { level: AtomicU8, outside: AtomicU8 },
-    /// Of a connection. Told: it has passed its limit, and that was said.
-    Part { whole: Arc<Budget>, told: AtomicBool },
+    /// Of a connection, of which `each` is what one account may promise. Told: it has
+    /// passed its limit, and that was said.
+    Part { whole: Arc<Budget>, each: u64, told: AtomicBool },
 }
 
 impl Budget {
-    /// A host's. `call` is called, perhaps under locks, when its level changes and
-    /// when a part passes its limit.
-    pub(crate) fn new(limit: u64, call: impl Fn() + Send + Sync + 'static) -> Arc<Budget> {
+    /// A host's.
+    pub(crate) fn new(limit: u64, call: impl Fn(News) + Send + Sync + 'static) -> Arc<Budget> {
         let kind = Kind::Host { level: AtomicU8::new(0), outside: AtomicU8::new(0) };
         Arc::new(Budget::of_kind(limit, Box::new(call), kind))
     }
 
-    /// A part with a limit of its own; what it uses counts for the whole too.
-    pub(crate) fn part(self: &Arc<Budget>, limit: u64) -> Arc<Budget> {
+    /// A part with a limit of its own, of which one account may promise `each`; what
+    /// it uses counts for the whole too.
+    pub(crate) fn part(self: &Arc<Budget>, limit: u64, each: u64) -> Arc<Budget> {
         let whole = self.clone();
-        let call = Box::new(move || (whole.call)());
-        let kind = Kind::Part { whole: self.clone(), told: AtomicBool::new(false) };
+        let call = Box::new(move |news| (whole.call)(news));
+        let kind = Kind::Part { whole: self.clone(), each, told: AtomicBool::new(false) };
         Arc::new(Budget::of_kind(limit, call, kind))
     }
 
-    fn of_kind(limit: u64, call: Box<dyn Fn() + Send + Sync>, kind: Kind) -> Budget {
+    fn of_kind(limit: u64, call: Call, kind: Kind) -> Budget {
         Budget { limit, used: AtomicU64::new(0), peak: AtomicU64::new(0), call, kind }
     }
 
-    /// Takes so much, unless that is more than there is. Windows are promises, so
-    /// they stop at a high level already.
+    /// Takes so much, unless that is more than there is. What is reserved is a promise
+    /// that cannot be taken back, so of a host's memory it is at most what a high level
+    /// begins with: to leave an emergency it is then enough to reset those that hold
+    /// something.
     pub(crate) fn reserve(&self, n: u64) -> bool {
-        let fits = |used: u64| used.checked_add(n).filter(|sum| *sum <= self.limit);
-        if let Kind::Part { whole, .. } = &self.kind {
-            if whole.level() >= Pressure::High || !whole.reserve(n) {
-                return false;
-            }
-            let reserved = self.used.fetch_update(Relaxed, Relaxed, fits);
-            if reserved.is_err() {
-                whole.release(n);
-            }
-            return reserved.inspect(|before| self.grown(before + n)).is_ok();
+        let most = match &self.kind {
+            Kind::Host { .. } if self.level() >= Pressure::High => return false,
+            Kind::Host { .. } => (u128::from(self.limit) * PROMISED / 100) as u64,
+            Kind::Part { whole, .. } if !whole.reserve(n) => return false,
+            Kind::Part { .. } => self.limit,
+        };
+        let fits = |used: u64| used.checked_add(n).filter(|sum| *sum <= most);
+        let reserved = self.used.fetch_update(SeqCst, Relaxed, fits);
+        match (&self.kind, reserved) {
+            (_, Ok(before)) => self.grown(before + n),
+            (Kind::Part { whole, .. }, Err(_)) => whole.release(n),
+            (Kind::Host { .. }, Err(_)) => {}
         }
-        let reserved = self.used.fetch_update(Relaxed, Relaxed, fits);
-        reserved.inspect(|before| self.grown(before + n)).is_ok()
+        reserved.is_ok()
     }
 
     /// Takes what is there already and cannot be refused.
@@ -85,19 +99,21 @@ impl Budget {
         if let Kind::Part { whole, .. } = &self.kind {
             whole.charge(n);
         }
-        self.grown(self.used.fetch_add(n, Relaxed) + n);
+        self.grown(self.used.fetch_add(n, SeqCst) + n);
     }
 
     pub(crate) fn release(&self, n: u64) {
         if n == 0 {
             return;
         }
-        let left = self.used.fetch_sub(n, Relaxed) - n;
+        let left = self.used.fetch_sub(n, SeqCst) - n;
         match &self.kind {
-            Kind::Host { .. } => self.look(left),
-            Kind::Part { whole, told } => {
+            Kind::Host { .. } => self.look(),
+            Kind::Part { whole, told, .. } => {
                 if left <= self.limit && told.load(Relaxed) {
-                    told.store(false, Relaxed);
+                    told.store(false, SeqCst);
+                    // Whoever passed it again meanwhile found it told.
+                    self.tell_if_over(self.used.load(SeqCst));
                 }
                 whole.release(n);
             }
@@ -134,7 +150,7 @@ impl Budget {
     pub(crate) fn level(&self) -> Pressure {
         match &self.kind {
             Kind::Host { level, outside } => {
-                Pressure::from(level.load(Relaxed).max(outside.load(Relaxed)))
+                Pressure::from(level.load(SeqCst).max(outside.load(SeqCst)))
             }
             Kind::Part { whole, .. } => whole.level(),
         }
@@ -143,7 +159,7 @@ impl Budget {
     /// What the machine, or the group that this process is in, has come to.
     pub(crate) fn set_outside(&self, level: Pressure) {
         if let Kind::Host { outside, .. } = &self.kind {
-            outside.store(level as u8, Relaxed);
+            outside.store(level as u8, SeqCst);
         }
     }
 
@@ -151,23 +167,34 @@ impl Budget {
         if self.peak.load(Relaxed) < used {
             self.peak.fetch_max(used, Relaxed);
         }
-        match &self.kind {
-            Kind::Host { .. } => self.look(used),
-            Kind::Part { told, .. } => {
-                if used > self.limit && !told.swap(true, Relaxed) {
-                    (self.call)();
-                }
-            }
+        self.tell_if_over(used);
+        self.look();
+    }
+
+    /// Says once that a part has passed its limit.
+    fn tell_if_over(&self, used: u64) {
+        if let Kind::Part { told, .. } = &self.kind
+            && used > self.limit
+            && !told.swap(true, SeqCst)
+        {
+            (self.call)(News::Look);
         }
     }
 
-    /// Notes the level that this use comes to.
-    fn look(&self, used: u64) {
+    /// Notes the level that the present use comes to. Whoever has changed it looks once
+    /// more: what others took or gave back meanwhile they judged by the old level.
+    fn look(&self) {
         let Kind::Host { level, .. } = &self.kind else { return };
-        let before = level.load(Relaxed);
-        let now = Pressure::of(used, self.limit, before.into()) as u8;
-        if now != before && level.compare_exchange(before, now, Relaxed, Relaxed).is_ok() {
-            (self.call)();
+        loop {
+            let before = level.load(SeqCst);
+            let used = self.used.load(SeqCst);
+            let now = Pressure::of(used, self.limit, before.into()) as u8;
+            if now == before {
+                return;
+            }
+            if level.compare_exchange(before, now, SeqCst, SeqCst).is_ok() {
+                (self.call)(News::Look);
+            }
         }
     }
 }
@@ -215,8 +242,14 @@ impl Account {
     pub(crate) fn promise(&mut self, extra: u32) -> bool {
         let before = self.taken();
         let promised = self.promised + u64::from(extra);
+        if let Kind::Part { each, .. } = self.budget.kind
+            && promised > each
+        {
+            return false;
+        }
         let taken = promised.max(self.held);
         let granted = taken == before || self.budget.reserve(taken - before);
+        (self.budget.call)(News::Growth { granted });
         if granted {
             self.promised = promised;
         }
@@ -255,6 +288,7 @@ impl Drop for Account {
 
 /// Per cent.
 const SLACK: u64 = 5;
+const PROMISED: u128 = 80;
 
 #[cfg(test)]
 mod tests {
@@ -264,8 +298,8 @@ mod tests {
     fn host(limit: u64) -> (Arc<Budget>, Arc<AtomicUsize>) {
         let called = Arc::new(AtomicUsize::new(0));
         let calls = called.clone();
-        let call = move || {
-            calls.fetch_add(1, Relaxed);
+        let call = move |news| {
+            calls.fetch_add(usize::from(news == News::Look), Relaxed);
         };
         (Budget::new(limit, call), called)
     }
@@ -286,7 +320,7 @@ mod tests {
     #[test]
     fn reservations_never_pass_the_limit_and_all_come_back() {
         let (whole, _) = host(1_000_000);
-        let parts: Vec<_> = (0..4).map(|_| whole.part(400_000)).collect();
+        let parts: Vec<_> = (0..4).map(|_| whole.part(400_000, u64::MAX)).collect();
         std::thread::scope(|scope| {
             for part in &parts {
                 scope.spawn(|| {
@@ -307,9 +341,10 @@ mod tests {
     #[test]
     fn a_stream_takes_what_it_holds_or_promised_whichever_is_more() {
         let (whole, _) = host(1000);
-        let part = whole.part(500);
+        let part = whole.part(500, 350);
         let mut account = Account::new(part.clone());
         account.hold(100);
+        assert!(!account.promise(351), "more than a stream may have");
         assert!(account.promise(300));
         assert_eq!(part.used(), 300);
         account.hold(400);
@@ -324,7 +359,7 @@ mod tests {
     #[test]
     fn growth_stops_at_high_pressure_and_what_is_there_is_counted_beyond() {
         let (whole, called) = host(1000);
-        let part = whole.part(10_000);
+        let part = whole.part(10_000, u64::MAX);
         assert!(part.reserve(799) && called.load(Relaxed) == 1);
         assert!(part.reserve(1) && whole.level() == Pressure::High);
         assert!(!part.reserve(1));
@@ -339,9 +374,38 @@ mod tests {
     }
 
     #[test]
+    fn promises_leave_room_for_what_is_held() {
+        let (whole, _) = host(1000);
+        let part = whole.part(10_000, u64::MAX);
+        assert!(part.reserve(700) && !part.reserve(101) && part.used() == 700);
+        assert!(!whole.reserve(101) && part.reserve(100));
+        assert_eq!((whole.level(), whole.reserve(1)), (Pressure::High, false));
+    }
+
+    #[test]
+    fn a_level_that_two_changed_at_once_is_the_one_of_what_is_left() {
+        let (whole, _) = host(100);
+        for _ in 0..2000 {
+            let both = std::sync::Barrier::new(2);
+            std::thread::scope(|scope| {
+                for _ in 0..2 {
+                    scope.spawn(|| {
+                        both.wait();
+                        for _ in 0..20 {
+                            whole.charge(48);
+                            whole.release(48);
+                        }
+                    });
+                }
+            });
+            assert_eq!((whole.used(), whole.level()), (0, Pressure::Low));
+        }
+    }
+
+    #[test]
     fn a_part_says_once_that_it_passed_its_limit() {
         let (whole, called) = host(1_000_000);
-        let part = whole.part(100);
+        let part = whole.part(100, u64::MAX);
         part.charge(90);
         part.charge(20);
         part.charge(20);

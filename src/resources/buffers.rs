@@ -68,6 +68,11 @@ pub(crate) fn trim(keep: usize) {
     }
 }
 
+/// Bytes that wait on the shelves, of all hosts of the process.
+pub(crate) fn kept() -> usize {
+    SHELVES.iter().map(|shelf| shelf.kept.lock().len() * shelf.size).sum()
+}
+
 struct Shelf {
     size: usize,
     kept: Mutex<Vec<Vec<u8>>>,
@@ -79,9 +84,10 @@ impl Shelf {
     }
 }
 
-/// Small frames; one full Noise frame and what goes with it; a batch of four.
-static SHELVES: [Shelf; 3] =
-    [Shelf::new(8 * 1024), Shelf::new(SMALL_BATCH), Shelf::new(LARGE_BATCH)];
+/// A few short messages; small frames; one full Noise frame and what goes with it; a
+/// batch of four.
+static SHELVES: [Shelf; 4] =
+    [Shelf::new(2 * 1024), Shelf::new(8 * 1024), Shelf::new(SMALL_BATCH), Shelf::new(LARGE_BATCH)];
 
 /// Room for 64 KiB of payload with its frame headers and tags, and some more.
 pub(crate) const SMALL_BATCH: usize = 68 * 1024;

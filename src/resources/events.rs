@@ -68,6 +68,44 @@ pub enum Event {
         /// The peer did it.
         by_peer: bool,
     },
+    /// A resumable conn lost its connection: it waits for a new one.
+    ConnLost {
+        /// The number of the connection that it lost.
+        connection: u64,
+        /// The other end.
+        peer: PeerId,
+        /// What it is for.
+        protocol: Arc<str>,
+        /// How the connection ended.
+        why: Error,
+    },
+    /// A resumable conn goes on over a new connection.
+    ConnResumed {
+        /// The number of the new connection.
+        connection: u64,
+        /// The other end.
+        peer: PeerId,
+        /// What it is for.
+        protocol: Arc<str>,
+        /// How long it was without one.
+        outage: Duration,
+        /// Payload that this end sends again.
+        replayed: u64,
+    },
+    /// A resumable conn ended because no new connection came in time, or because the
+    /// peer does not know it any more.
+    ConnGivenUp {
+        /// The number of the connection that it lost.
+        connection: u64,
+        /// The other end.
+        peer: PeerId,
+        /// What it was for.
+        protocol: Arc<str>,
+        /// How long it was without one.
+        outage: Duration,
+        /// What its reads and writes fail with.
+        why: Error,
+    },
     /// Something was turned away because of a limit, for the first time since the log
     /// has said so.
     LimitReached {

@@ -12,7 +12,7 @@ use super::Resources;
 
 macro_rules! limits {
     ($($(#[$doc:meta])* $name:ident = $text:literal;)*) => {
-        /// What a host bounds. Each has a default, and where it says so a setter of
+        /// What a host bounds. Each has a default and a setter of
         /// [`HostBuilder`](crate::HostBuilder).
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[non_exhaustive]
@@ -62,8 +62,16 @@ limits! {
     /// Streams of one connection that have no protocol yet,
     /// [`max_negotiating`](crate::HostBuilder::max_negotiating).
     Negotiating = "negotiating streams per connection";
-    /// Conns that wait to be accepted: 256 of a protocol, 128 of one peer.
+    /// Streams of one connection that this host has opened and the peer has not
+    /// acknowledged, [`max_unacknowledged`](crate::HostBuilder::max_unacknowledged).
+    /// Above it a connect waits.
+    Unacknowledged = "unacknowledged streams per connection";
+    /// Conns of one listener that wait to be accepted,
+    /// [`max_waiting`](crate::HostBuilder::max_waiting).
     AcceptQueue = "conns that wait to be accepted";
+    /// The same of one peer,
+    /// [`max_waiting_per_peer`](crate::HostBuilder::max_waiting_per_peer).
+    AcceptQueuePerPeer = "conns of one peer that wait to be accepted";
     /// Streams of one connection that were reset before anybody accepted them, in
     /// 10 s, [`max_resets`](crate::HostBuilder::max_resets).
     Resets = "resets of streams that nobody accepted";
@@ -74,16 +82,43 @@ limits! {
     /// The same of one connection,
     /// [`memory_per_connection`](crate::HostBuilder::memory_per_connection).
     ReceiveMemoryPerConnection = "receive memory per connection";
+    /// The window of one stream in bytes,
+    /// [`max_window`](crate::HostBuilder::max_window). Turned away is growth that
+    /// memory did not allow.
+    Window = "window of a stream";
+    /// Large messages and transfers under way,
+    /// [`max_transfers`](crate::HostBuilder::max_transfers).
+    Transfers = "large transfers";
     /// Peers and addresses that broke the rules, or were refused over and over, and
-    /// wait: 1 s at first, twice as long each time, 10 min at most.
+    /// wait: [`penalty`](crate::HostBuilder::penalty).
     Penalties = "penalties";
-    /// Pings of one connection: 100 a second, 1,000 at once, 32 that wait for an answer.
+    /// Pings of one connection in 10 s, [`max_pings`](crate::HostBuilder::max_pings).
     Pings = "pings per connection";
-    /// Frames of one connection that carry nothing: 1,000 a second, 10,000 at once.
+    /// Pings of one connection whose answers wait to be sent,
+    /// [`max_pings_waiting`](crate::HostBuilder::max_pings_waiting).
+    PingsWaiting = "pings per connection that wait for an answer";
+    /// Frames of one connection that carry nothing, receipts that say nothing new among
+    /// them, in 10 s, [`max_empty_frames`](crate::HostBuilder::max_empty_frames).
     EmptyFrames = "frames without effect per connection";
-    /// Window updates of one connection that grant what nobody has used: 1,000 a
-    /// second, 10,000 at once.
+    /// Window updates of one connection that grant what nobody has used, in 10 s,
+    /// [`max_window_updates`](crate::HostBuilder::max_window_updates).
     WindowUpdates = "window updates without need per connection";
+    /// Milliseconds that an inbound handshake may take,
+    /// [`handshake_timeout`](crate::HostBuilder::handshake_timeout).
+    HandshakeTime = "milliseconds of an inbound handshake";
+    /// Milliseconds that a dial may take,
+    /// [`dial_timeout`](crate::HostBuilder::dial_timeout).
+    DialTime = "milliseconds of a dial";
+    /// Milliseconds that a stream has to agree on its protocol, both ways,
+    /// [`negotiation_timeout`](crate::HostBuilder::negotiation_timeout).
+    NegotiationTime = "milliseconds of the negotiation of a stream";
+    /// Milliseconds that a peer may be silent after a ping,
+    /// [`keepalive_timeout`](crate::HostBuilder::keepalive_timeout). Above it the
+    /// connection is lost.
+    Silence = "milliseconds of silence after a ping";
+    /// Milliseconds that the end of a host, or a disconnect, waits for delivery,
+    /// [`linger`](crate::HostBuilder::linger).
+    Linger = "milliseconds of waiting for delivery at the end";
 }
 
 /// How a limit stands.
@@ -92,7 +127,7 @@ limits! {
 pub struct LimitStats {
     /// Which one.
     pub limit: Limit,
-    /// How much is allowed.
+    /// How much is allowed; of time, in milliseconds.
     pub most: u64,
     /// How much there is now. For what is counted per connection, peer or address: at
     /// the last request.
@@ -156,6 +191,11 @@ impl Meters {
         fits
     }
 
+    /// Counts a request without a number of its own.
+    pub(super) fn request(&self, limit: Limit) {
+        self.0[limit as usize].requests.fetch_add(1, Relaxed);
+    }
+
     /// Counts a rejection; `true`: the first that the log does not know of.
     pub(super) fn reject(&self, limit: Limit) -> bool {
         let meter = &self.0[limit as usize];
@@ -216,9 +256,14 @@ pub(crate) struct Permit {
 impl Permit {
     /// One more, unless that is more than there may be.
     pub(crate) fn take(resources: &Arc<Resources>, limit: Limit) -> Option<Permit> {
+        Permit::take_of(resources, limit, resources.meters.most(limit))
+    }
+
+    /// The same where there may be fewer than the limit says.
+    pub(super) fn take_of(resources: &Arc<Resources>, limit: Limit, most: u64) -> Option<Permit> {
         let meter = &resources.meters.0[limit as usize];
         meter.requests.fetch_add(1, Relaxed);
-        let one_more = |n| (n < meter.most).then_some(n + 1);
+        let one_more = |n| (n < most).then_some(n + 1);
         match meter.current.fetch_update(Relaxed, Relaxed, one_more) {
             Ok(before) => {
                 meter.peak.fetch_max(before + 1, Relaxed);

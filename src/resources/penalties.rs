@@ -16,7 +16,24 @@ pub(crate) enum Fault {
 }
 
 /// The faults of peers, or of addresses.
-pub(crate) struct Penalties<K>(Mutex<HashMap<K, Record>>);
+pub(crate) struct Penalties<K> {
+    times: Times,
+    known: Mutex<HashMap<K, Record>>,
+}
+
+/// How long who broke the rules waits.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Times {
+    /// The first time; each further time it is twice as long.
+    pub(crate) first: Duration,
+    pub(crate) longest: Duration,
+}
+
+impl Default for Times {
+    fn default() -> Times {
+        Times { first: Duration::from_secs(1), longest: Duration::from_secs(600) }
+    }
+}
 
 struct Record {
     /// A moving average of the faults: it halves every minute.
@@ -28,13 +45,13 @@ struct Record {
 }
 
 impl<K: Hash + Eq> Penalties<K> {
-    pub(crate) fn new() -> Penalties<K> {
-        Penalties(Mutex::default())
+    pub(crate) fn new(times: Times) -> Penalties<K> {
+        Penalties { times, known: Mutex::default() }
     }
 
     /// Notes a fault. Returns how long it waits from now on, if that begins now.
     pub(crate) fn note(&self, who: K, fault: Fault, now: Instant) -> Option<Duration> {
-        let mut known = self.0.lock();
+        let mut known = self.known.lock();
         if known.len() >= MOST_KNOWN {
             known.retain(|_, record| record.is_remembered(now));
         }
@@ -43,18 +60,18 @@ impl<K: Hash + Eq> Penalties<K> {
             return None;
         }
         let fresh = || Record { score: 0.0, bans: 0, until: None, last: now };
-        known.entry(who).or_insert_with(fresh).note(fault, now)
+        known.entry(who).or_insert_with(fresh).note(fault, now, self.times)
     }
 
     /// Whether it has to wait still.
     pub(crate) fn is_banned(&self, who: &K, now: Instant) -> bool {
-        let known = self.0.lock();
+        let known = self.known.lock();
         known.get(who).and_then(|record| record.until).is_some_and(|until| now < until)
     }
 }
 
 impl Record {
-    fn note(&mut self, fault: Fault, now: Instant) -> Option<Duration> {
+    fn note(&mut self, fault: Fault, now: Instant, times: Times) -> Option<Duration> {
         let quiet = now.saturating_duration_since(self.last);
         self.last = now;
         self.score *= 0.5_f64.powf(quiet.as_secs_f64() / HALF_LIFE.as_secs_f64());
@@ -67,7 +84,7 @@ impl Record {
         if waits || self.score < TOO_MUCH {
             return None;
         }
-        let time = FIRST.saturating_mul(1 << self.bans.min(16)).min(LONGEST);
+        let time = times.first.saturating_mul(1 << self.bans.min(16)).min(times.longest);
         self.score = 0.0;
         self.bans += 1;
         self.until = now.checked_add(time);
@@ -83,8 +100,6 @@ fn pardoned(quiet: Duration) -> u32 {
     u32::try_from(quiet.as_secs() / PARDON.as_secs()).unwrap_or(u32::MAX)
 }
 
-const FIRST: Duration = Duration::from_secs(1);
-const LONGEST: Duration = Duration::from_secs(600);
 const HALF_LIFE: Duration = Duration::from_secs(60);
 /// A quiet time after which one ban is forgotten.
 const PARDON: Duration = Duration::from_secs(600);
@@ -99,7 +114,7 @@ mod tests {
 
     #[test]
     fn who_breaks_the_rules_waits_twice_as_long_each_time() {
-        let penalties = Penalties::new();
+        let penalties = Penalties::new(Times::default());
         let mut now = Instant::now();
         let mut waits = Vec::new();
         for _ in 0..12 {
@@ -116,7 +131,7 @@ mod tests {
 
     #[test]
     fn refusals_count_only_where_they_are_many_in_a_short_time() {
-        let penalties = Penalties::new();
+        let penalties = Penalties::new(Times::default());
         let start = Instant::now();
         for n in 0..200 {
             assert_eq!(penalties.note('a', Fault::Refused, start + n * 3 * SECOND), None);
@@ -127,7 +142,7 @@ mod tests {
 
     #[test]
     fn bans_are_forgotten_slowly() {
-        let penalties = Penalties::new();
+        let penalties = Penalties::new(Times::default());
         let start = Instant::now();
         penalties.note(1, Fault::Broken, start);
         penalties.note(1, Fault::Broken, start + 2 * SECOND);
@@ -139,13 +154,13 @@ mod tests {
 
     #[test]
     fn those_who_are_known_are_bounded() {
-        let penalties = Penalties::new();
+        let penalties = Penalties::new(Times::default());
         let now = Instant::now();
         for n in 0..2 * MOST_KNOWN {
             penalties.note(n, Fault::Broken, now);
         }
-        assert_eq!(penalties.0.lock().len(), MOST_KNOWN);
+        assert_eq!(penalties.known.lock().len(), MOST_KNOWN);
         assert!(penalties.note(usize::MAX, Fault::Broken, now + 3 * PARDON).is_some());
-        assert_eq!(penalties.0.lock().len(), 1);
+        assert_eq!(penalties.known.lock().len(), 1);
     }
 }

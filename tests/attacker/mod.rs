@@ -9,6 +9,8 @@ use std::time::Duration;
 use pointsub::Keypair;
 use snow::TransportState;
 
+pub(crate) mod resume;
+
 /// A secured connection to a victim. What the victim says is drained by a thread.
 pub(crate) struct Raw {
     pub(crate) socket: TcpStream,
@@ -49,7 +51,7 @@ impl Raw {
     /// Without the thread: what the victim says stays in the kernel.
     pub(crate) fn quiet(victim: SocketAddr, key: &Keypair) -> io::Result<Raw> {
         let socket = connect(victim)?;
-        let mut noise = secure(&socket, key, Phase::AskedForYamux)?.expect("all phases");
+        let mut noise = secure(&socket, key, &[], Phase::AskedForYamux)?.expect("all phases");
         let lines = [line("/multistream/1.0.0"), line("/yamux/1.0.0")].concat();
         (&socket).write_all(&seal(&mut noise, &lines))?;
         Ok(Raw { socket, noise, next: 1 })
@@ -62,6 +64,15 @@ impl Raw {
             self.socket.write_all(&sealed)?;
         }
         Ok(())
+    }
+
+    /// What the victim says next; only where no thread drains it.
+    pub(crate) fn receive(&mut self) -> io::Result<Vec<u8>> {
+        let frame = read_noise_frame(&self.socket)?;
+        let mut plain = vec![0; frame.len()];
+        let n = self.noise.read_message(&frame, &mut plain).map_err(io::Error::other)?;
+        plain.truncate(n);
+        Ok(plain)
     }
 
     /// Seals without sending.
@@ -91,10 +102,11 @@ pub(crate) fn connect(victim: SocketAddr) -> io::Result<TcpStream> {
     Ok(socket)
 }
 
-/// Goes through the handshake up to a phase.
+/// Goes through the handshake up to a phase, with these Noise extensions.
 pub(crate) fn secure(
     mut socket: &TcpStream,
     key: &Keypair,
+    extensions: &[u8],
     until: Phase,
 ) -> io::Result<Option<TransportState>> {
     if until < Phase::AskedForNoise {
@@ -117,18 +129,51 @@ pub(crate) fn secure(
     if until < Phase::Secured {
         return Ok(None);
     }
+    skip_noise_lines(socket)?;
+    noise.read_message(&read_noise_frame(socket)?, &mut message).map_err(io::Error::other)?;
+    let said = payload(key, &fixed.public, extensions);
+    let n = noise.write_message(&said, &mut message).expect("message 3");
+    socket.write_all(&frame(&message[..n]))?;
+    Ok(Some(noise.into_transport_mode().expect("the handshake is complete")))
+}
+
+/// The other side of the handshake, where a victim dials.
+pub(crate) fn answer_secure(
+    mut socket: &TcpStream,
+    key: &Keypair,
+    extensions: &[u8],
+) -> io::Result<TransportState> {
+    skip_noise_lines(socket)?;
+    socket.write_all(&[line("/multistream/1.0.0"), line("/noise")].concat())?;
+    let builder = snow::Builder::new("Noise_XX_25519_ChaChaPoly_SHA256".parse().expect("known"));
+    let fixed = builder.generate_keypair().expect("random numbers");
+    let mut noise = builder
+        .local_private_key(&fixed.private)
+        .and_then(snow::Builder::build_responder)
+        .expect("a responder");
+    let mut message = vec![0; 65_535];
+    noise.read_message(&read_noise_frame(socket)?, &mut message).map_err(io::Error::other)?;
+    let said = payload(key, &fixed.public, extensions);
+    let n = noise.write_message(&said, &mut message).expect("message 2");
+    socket.write_all(&frame(&message[..n]))?;
+    noise.read_message(&read_noise_frame(socket)?, &mut message).map_err(io::Error::other)?;
+    Ok(noise.into_transport_mode().expect("the handshake is complete"))
+}
+
+fn skip_noise_lines(mut socket: &TcpStream) -> io::Result<()> {
     for expected in ["/multistream/1.0.0", "/noise"] {
         let mut answer = vec![0; line(expected).len()];
         socket.read_exact(&mut answer)?;
     }
+    Ok(())
+}
+
+fn read_noise_frame(mut socket: &TcpStream) -> io::Result<Vec<u8>> {
     let mut length = [0; 2];
     socket.read_exact(&mut length)?;
-    let mut answer = vec![0; u16::from_be_bytes(length).into()];
-    socket.read_exact(&mut answer)?;
-    noise.read_message(&answer, &mut message).map_err(io::Error::other)?;
-    let n = noise.write_message(&payload(key, &fixed.public), &mut message).expect("message 3");
-    socket.write_all(&frame(&message[..n]))?;
-    Ok(Some(noise.into_transport_mode().expect("the handshake is complete")))
+    let mut frame = vec![0; u16::from_be_bytes(length).into()];
+    socket.read_exact(&mut frame)?;
+    Ok(frame)
 }
 
 /// A yamux header: 0 data, 1 window update, 2 ping, 3 go away.
@@ -169,14 +214,16 @@ fn seal(noise: &mut TransportState, plain: &[u8]) -> Vec<u8> {
     frame(&sealed)
 }
 
-/// The signed key, in protobuf.
-fn payload(key: &Keypair, noise_key: &[u8]) -> Vec<u8> {
+/// The signed key and the extensions, in protobuf.
+fn payload(key: &Keypair, noise_key: &[u8], extensions: &[u8]) -> Vec<u8> {
     let signed = [b"noise-libp2p-static-key:", noise_key].concat();
     let signature = key.sign(&signed).expect("a signature");
     let mut payload = Vec::new();
-    for (field, bytes) in [(0x0a, key.public().encode_protobuf()), (0x12, signature)] {
+    let fields =
+        [(0x0a, key.public().encode_protobuf()), (0x12, signature), (0x22, extensions.to_vec())];
+    for (field, bytes) in fields.into_iter().filter(|(_, bytes)| !bytes.is_empty()) {
         payload.push(field);
-        payload.push(u8::try_from(bytes.len()).expect("an ed25519 key or signature"));
+        payload.push(u8::try_from(bytes.len()).expect("a short field"));
         payload.extend(bytes);
     }
     payload

@@ -3,18 +3,30 @@
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
+mod proxy;
+pub(crate) mod traffic;
+
+#[allow(unused_imports, reason = "each test file uses its part")]
+pub(crate) use proxy::{Cut, Cutting, Proxy, Ways};
+#[allow(unused_imports, reason = "each test file uses its part")]
+pub(crate) use traffic::{Wired, eventually, exchange};
+
 use pointsub::{Conn, Error, ErrorCode, Host, HostBuilder, Listener, Multiaddr};
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr};
 use std::process::{self, Command, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Runs `test`. If it is still running after `seconds`, the process ends with a
 /// message: a thread that blocks cannot be stopped from outside.
+///
+/// With `POINTSUB_LOG` in the environment the library's log goes to standard error.
 pub(crate) fn within<T>(seconds: u64, test: impl FnOnce() -> T) -> T {
+    if std::env::var("POINTSUB_LOG").is_ok() && log::set_logger(&ToStderr).is_ok() {
+        log::set_max_level(log::LevelFilter::Trace);
+    }
     let name = thread::current().name().unwrap_or("a test").to_owned();
     let (done, running) = mpsc::channel::<()>();
     thread::spawn(move || {
@@ -26,6 +38,24 @@ pub(crate) fn within<T>(seconds: u64, test: impl FnOnce() -> T) -> T {
     let result = test();
     drop(done);
     result
+}
+
+struct ToStderr;
+
+impl log::Log for ToStderr {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
+        let thread = thread::current();
+        let name = thread.name().unwrap_or("-");
+        let (second, millis) = (now.as_secs() % 1_000, now.subsec_millis());
+        eprintln!("{second}.{millis:03} {name}: {}", record.args());
+    }
+
+    fn flush(&self) {}
 }
 
 /// Two hosts and a listener of one of them, which the other knows how to dial.
@@ -181,46 +211,44 @@ pub(crate) const LOST: &[ErrorKind] = &[ErrorKind::ConnectionReset, ErrorKind::C
 /// The kinds of a timeout.
 pub(crate) const LATE: &[ErrorKind] = &[ErrorKind::WouldBlock, ErrorKind::TimedOut];
 
-/// A wire that can be cut: it forwards TCP to a host until told otherwise.
-pub(crate) struct Proxy {
-    address: SocketAddr,
-    carried: Arc<Mutex<Vec<TcpStream>>>,
-}
+/// Random numbers that a seed repeats.
+#[derive(Clone, Debug)]
+pub(crate) struct Dice(u64);
 
-impl Proxy {
-    pub(crate) fn to(host: &Host) -> Proxy {
-        let target = socket_address(host);
-        let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
-        let address = listener.local_addr().expect("an address");
-        let carried = Arc::<Mutex<Vec<TcpStream>>>::default();
-        let kept = carried.clone();
-        thread::spawn(move || {
-            for near in listener.incoming() {
-                let near = near.expect("accept");
-                let Ok(far) = TcpStream::connect(target) else { continue };
-                let clone = |s: &TcpStream| s.try_clone().expect("clone");
-                kept.lock().expect("unpoisoned").extend([clone(&near), clone(&far)]);
-                for (mut from, mut to) in [(clone(&near), clone(&far)), (far, near)] {
-                    thread::spawn(move || {
-                        let _ = io::copy(&mut from, &mut to);
-                        let _ = to.shutdown(Shutdown::Write);
-                    });
-                }
-            }
-        });
-        Proxy { address, carried }
+impl Dice {
+    /// A new seed, or that of `POINTSUB_SEED`; it is printed, and shown if the test
+    /// fails.
+    pub(crate) fn new() -> Dice {
+        let fresh = || {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
+            u64::from(now.subsec_nanos()) ^ u64::from(process::id()) << 32
+        };
+        let chosen = std::env::var("POINTSUB_SEED").ok();
+        let seed = chosen.map_or_else(fresh, |seed| seed.parse().expect("a number"));
+        eprintln!("{}: POINTSUB_SEED={seed}", thread::current().name().unwrap_or("a test"));
+        Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
     }
 
-    /// Where `host` is dialled through this wire.
-    pub(crate) fn address(&self, host: &Host) -> String {
-        format!("/ip4/127.0.0.1/tcp/{}/p2p/{}", self.address.port(), host.peer_id())
+    pub(crate) fn roll(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
     }
 
-    /// Cuts every connection that goes through it, without a word to either end.
-    pub(crate) fn cut(&self) {
-        for stream in self.carried.lock().expect("unpoisoned").drain(..) {
-            let _ = stream.shutdown(Shutdown::Both);
-        }
+    /// A number below `n`.
+    pub(crate) fn below(&mut self, n: u64) -> u64 {
+        (self.roll() >> 8) % n.max(1)
+    }
+
+    /// A number from 1 to twice `mean`.
+    pub(crate) fn around(&mut self, mean: u64) -> u64 {
+        1 + self.below(2 * mean)
+    }
+
+    /// Others, for another part of the same test.
+    pub(crate) fn split(&mut self) -> Dice {
+        Dice(self.roll().rotate_left(29).wrapping_mul(0xBF58_476D_1CE4_E5B9) | 1)
     }
 }
 

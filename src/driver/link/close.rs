@@ -5,14 +5,19 @@
 //! yet. So a link ends in steps: FIN on every stream and a yamux ping behind them;
 //! everything is read until the pong shows that the peer has it all; then a
 //! goodbye, the end of our direction, and reading to the end of the peer's.
+//!
+//! Some implementations drop what they have not given to the application yet when
+//! they read a goodbye, so it waits for the pong. A host of this library does not:
+//! there it follows the ping at once, and a round trip is saved.
 
 use std::net::Shutdown;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use super::write::Patience;
+use super::patience::Patience;
 use super::{Link, LinkLimits};
+use crate::driver::reactor::Task;
 use crate::driver::stream::{Direct, Stream, User};
 use crate::driver::waiter::Waiter;
 use crate::error::{Error, ErrorCode};
@@ -26,10 +31,15 @@ impl Link {
         self.retire();
         for stream in self.table() {
             let mut state = stream.state.lock();
-            if state.close(why.clone()) && self.push(Control::Fin { id: stream.id }).is_err() {
+            // A session says itself whether everything was said; one that is not through
+            // must not pass for whole.
+            let says_fin = stream.carries.get().is_none() && state.close(why.clone());
+            if says_fin && self.push(Control::Fin { id: stream.id }).is_err() {
                 return None;
             }
             state.break_off(why);
+            drop(state);
+            stream.stir();
         }
         let ping = self.ping()?;
         self.flush_control();
@@ -41,9 +51,13 @@ impl Link {
         self.wait_for(deadline, || self.notices.lock().ponged >= ping);
     }
 
-    /// The third step: goodbye, and the end of our direction.
+    /// The third step, towards a host of this library the second: goodbye, and the
+    /// end of our direction.
     pub(crate) fn say_goodbye(self: &Arc<Link>, deadline: Instant) {
-        if self.death().is_none() && self.push(Control::GoAway(0)).is_ok() {
+        if self.death().is_none()
+            && !self.notices.lock().parting
+            && self.push(Control::GoAway(0)).is_ok()
+        {
             self.flush_control();
             let _ = self.send_up_to(self.written(), None, Patience::Until(deadline));
             self.end_output();
@@ -65,7 +79,7 @@ impl Link {
     }
 
     /// Waits until `done`, the link's end or the deadline, and drives meanwhile.
-    fn wait_for(self: &Arc<Link>, deadline: Instant, done: impl Fn() -> bool) {
+    pub(super) fn wait_for(self: &Arc<Link>, deadline: Instant, done: impl Fn() -> bool) {
         let Ok(me) = Waiter::current() else { return };
         let ready = |_: &mut Direct<'_>| {
             if done() || self.death().is_some() {
@@ -81,7 +95,7 @@ impl Link {
 
     /// Queues a yamux ping. While one is under way its answer serves for timing,
     /// and a further one only for its number.
-    fn ping(self: &Arc<Link>) -> Option<u32> {
+    pub(super) fn ping(self: &Arc<Link>) -> Option<u32> {
         if self.death().is_some() {
             return None;
         }
@@ -104,30 +118,61 @@ impl Link {
     pub(in crate::driver) fn on_timer(self: &Arc<Link>, now: Instant) -> Option<Instant> {
         let owner = self.owner.upgrade()?;
         let limits = owner.limits();
-        self.end_orphans(limits, now);
+        let streams = self.end_orphans(limits, now);
+        // Later than a peer that is silent is found lost: what it lacks then it has to be told.
+        self.expire_proofs(limits.silence.saturating_mul(2).max(WITHHELD), now);
         if let Err(why) = self.check_life(limits, now) {
+            self.resources.reject(Limit::Silence);
             self.die(why);
         }
         if self.death().is_some() {
             return None;
         }
         self.close_if_idle(limits, now);
-        now.checked_add(self.next_look(limits))
+        now.checked_add(self.next_look(limits, streams, now))
     }
 
-    /// How soon the timer has something to do at the earliest.
-    fn next_look(&self, limits: &LinkLimits) -> Duration {
-        let mut next = limits.keepalive.min(limits.silence);
-        if !limits.idle.is_zero() {
-            next = next.min(limits.idle);
+    /// How soon the timer has something to do at the earliest: when the first time that
+    /// runs is over, `streams` among them, and before one that begins now can be.
+    fn next_look(&self, limits: &LinkLimits, streams: Option<Instant>, now: Instant) -> Duration {
+        let LinkLimits { idle, keepalive, silence, orphan, negotiation, .. } = *limits;
+        let idle = if idle.is_zero() { Duration::MAX } else { idle };
+        let left = |since: Instant, time: Duration| {
+            time.saturating_sub(now.saturating_duration_since(since))
+        };
+        let heard = self.opened + Duration::from_millis(self.heard.load(Relaxed));
+        let taken = self.opened + Duration::from_millis(self.taken.load(Relaxed));
+        let notices = self.notices.lock();
+        let life = match notices.ping.map(|(_, at)| at).filter(|&at| heard < at) {
+            Some(pinged) => left(pinged.max(taken), silence),
+            None => left(heard, keepalive),
+        };
+        let unused = notices.idle_since.map(|since| {
+            let idle = if self.redundant.load(Relaxed) { idle.min(REDUNDANT) } else { idle };
+            notices.closing.map_or_else(|| left(since, idle), |closing| left(closing, silence))
+        });
+        let streams = streams.map(|at| at.saturating_duration_since(now));
+        let running = [Some(life), unused, streams].into_iter().flatten();
+        let next = [idle, keepalive, silence, orphan, negotiation].into_iter().chain(running).min();
+        next.unwrap_or_default().clamp(Duration::from_millis(10), Duration::from_secs(3600))
+    }
+
+    /// Its peer has come back over another link, though nothing was heard of the end of
+    /// this one: it is asked for a sign of life, and has little time for it. Being wrong
+    /// costs the sessions on it a pause.
+    pub(crate) fn doubt(self: &Arc<Link>) {
+        if self.death().is_some() || self.doubted.swap(true, Relaxed) {
+            return;
         }
-        if self.redundant.load(Relaxed) {
-            next = next.min(REDUNDANT);
-        }
-        if self.streams() > 0 {
-            next = next.min(limits.negotiation / 2);
-        }
-        next.clamp(Duration::from_millis(10), Duration::from_secs(3600))
+        self.ping();
+        self.flush_control();
+        let link: Weak<dyn Task> = Arc::downgrade(self) as Weak<dyn Task>;
+        self.reactor.run_at(Instant::now() + self.patience(), link);
+    }
+
+    /// How long a peer that is doubted has for an answer.
+    fn patience(&self) -> Duration {
+        self.rtt().unwrap_or_default().saturating_mul(8).max(Duration::from_secs(1))
     }
 
     /// Pings a silent peer; an error if it is lost.
@@ -137,6 +182,7 @@ impl Link {
         // A ping that was not answered though the peer spoke since proves nothing more.
         let pinged = self.notices.lock().ping.map(|(_, at)| at).filter(|&at| heard < at);
         let Some(pinged) = pinged else {
+            self.doubted.store(false, Relaxed);
             if silent >= limits.keepalive {
                 self.ping();
                 self.flush_control();
@@ -145,7 +191,11 @@ impl Link {
         };
         // A peer that takes what we send lives, however long our ping waits its turn.
         let taken = self.opened + Duration::from_millis(self.taken.load(Relaxed));
-        if now.saturating_duration_since(pinged.max(taken)) < limits.silence {
+        let limit = match self.doubted.load(Relaxed) {
+            true => limits.silence.min(self.patience()),
+            false => limits.silence,
+        };
+        if now.saturating_duration_since(pinged.max(taken)) < limit {
             return Ok(());
         }
         let what =
@@ -194,30 +244,49 @@ impl Link {
         self.unlock_and_leave(out, Ok(())).is_ok() && unused
     }
 
-    /// Ends streams that nobody has, or whose protocol is not agreed on in time.
-    fn end_orphans(self: &Arc<Link>, limits: &LinkLimits, now: Instant) {
+    /// Ends streams that nobody has, or whose protocol is not agreed on in time. Returns
+    /// when the time of the next one is over.
+    fn end_orphans(self: &Arc<Link>, limits: &LinkLimits, now: Instant) -> Option<Instant> {
         if self.streams() == 0 {
-            return;
+            return None;
         }
-        let mut undecided = 0;
+        let (mut undecided, mut next) = (0, None);
         for stream in self.table() {
-            let (late, agreed) = match stream.state.lock().user {
-                User::Negotiating(..) => {
-                    (now.saturating_duration_since(stream.opened) >= limits.negotiation, false)
+            let (since, time, agreed) = match stream.state.lock().user {
+                User::Negotiating(..) | User::Greeting(_) => {
+                    (stream.opened, limits.negotiation, false)
                 }
-                User::Gone(since) => (now.saturating_duration_since(since) >= limits.orphan, true),
-                User::Conn | User::Service(_) => (false, true),
+                User::Gone(since) => (since, limits.orphan, true),
+                // A session looks after its own time.
+                User::Conn | User::Service(_) | User::Answering(_) => continue,
             };
-            if late {
+            let Some(end) = since.checked_add(time) else { continue };
+            if now < end {
+                next = next.map_or(Some(end), |next: Instant| Some(next.min(end)));
+            } else {
                 self.reset(&stream);
-                undecided += u64::from(!agreed);
+                if !agreed {
+                    self.resources.reject(Limit::NegotiationTime);
+                    undecided += 1;
+                }
             }
         }
         if let Err(why) = self.flood(Limit::Resets, undecided) {
             self.end_by(why);
         }
+        next
     }
 }
+
+impl Task for Link {
+    /// A look that is due besides those of the timer.
+    fn run(self: Arc<Link>, now: Instant) {
+        let _ = self.on_timer(now);
+    }
+}
+
+/// A peer that lives leaves a ping unanswered for so long only if it means to.
+const WITHHELD: Duration = Duration::from_secs(30);
 
 /// How long a link stays without streams where another one to its peer is
 /// preferred: the peer may be about to open one on it.

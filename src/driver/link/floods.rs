@@ -12,7 +12,7 @@ use crate::proto::yamux::{Control, StreamId};
 use crate::resources::Resources;
 use crate::resources::events::Event;
 use crate::resources::limits::Limit;
-use crate::resources::quota::{Bucket, Rate};
+use crate::resources::rate::{Bucket, Rate};
 
 pub(super) struct Floods {
     resets: Bucket,
@@ -87,7 +87,7 @@ impl Link {
     pub(super) fn answer_ping(&self, value: u32) -> Result<()> {
         self.flood(Limit::Pings, 1)?;
         // Too many wait already: the peer does not read them.
-        let told = |_: &Error| self.resources.reject(Limit::Pings);
+        let told = |_: &Error| self.resources.reject(Limit::PingsWaiting);
         self.push(Control::Pong(value)).inspect_err(told)
     }
 }

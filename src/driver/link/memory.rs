@@ -1,14 +1,16 @@
 //! What a link does when its host is short of memory.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::Instant;
 
 use super::Link;
-use crate::driver::stream::Stream;
-use crate::error::{Error, ErrorCode};
+use crate::driver::stream::{Priority, Stream};
+use crate::error::{Error, ErrorCode, Result};
 use crate::proto::buf::RecvBuf;
-use crate::resources::budget::Budget;
+use crate::resources::budget::{Budget, Pressure};
 use crate::resources::buffers::{self, Buffer};
+use crate::resources::limits::Permit;
 
 impl Link {
     /// What it holds.
@@ -16,10 +18,24 @@ impl Link {
         &self.budget
     }
 
-    /// Keeps the part of a frame that has come in no more room than it needs.
+    /// How short of memory its host is.
+    pub(crate) fn pressure(&self) -> Pressure {
+        self.budget.level()
+    }
+
+    /// A transfer of so many bytes is to begin; an error: not now.
+    pub(crate) fn admit(&self, bytes: u64) -> Result<Option<Permit>> {
+        self.resources.admit(bytes)
+    }
+
+    /// Keeps the part of a frame that has come, and what its streams hold, in no more
+    /// room than they need.
     pub(crate) fn shrink(&self) {
         // Whoever has the lock uses the buffer.
         let Some(mut inbound) = self.rx.try_lock() else { return };
+        for (_, stream) in inbound.rx.iter() {
+            stream.state.lock().shrink();
+        }
         let waiting = inbound.buf.readable().len();
         if inbound.buf.capacity() >= buffers::SMALL_BATCH && waiting < buffers::SMALL_BATCH / 2 {
             let mut small = RecvBuf::default();
@@ -38,8 +54,24 @@ impl Link {
         let _ = self.on_timer(now);
     }
 
-    /// Grants what was withheld from conns of low priority.
+    /// Whether the peer is granted nothing on this stream for now.
+    pub(super) fn pauses(&self, stream: &Stream) -> bool {
+        let pauses =
+            || stream.priority() == Priority::Low && self.budget.level() == Pressure::Emergency;
+        if !pauses() {
+            return false;
+        }
+        self.paused.store(true, SeqCst);
+        // An emergency that ended before that was seen resumes nobody any more.
+        pauses()
+    }
+
+    /// Grants what was withheld from conns of low priority, unless they still are and
+    /// the emergency lasts.
     pub(crate) fn resume_paused(self: &Arc<Link>) {
+        if !self.paused.swap(false, SeqCst) {
+            return;
+        }
         for stream in self.table() {
             let mut state = stream.state.lock();
             let n = state.withheld();

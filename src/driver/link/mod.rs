@@ -1,25 +1,35 @@
 //! One secured connection and the threads that use it.
 //!
 //! A link has no thread of its own. Whoever needs it drives it: a blocked reader
-//! pumps the socket (`wait`, `pump`), a writer seals and sends what it writes
-//! (`write`), the reactor does either when nobody else does.
+//! pumps the socket (`wait`, `pump`), a writer seals (`write`) and sends (`send`) what it
+//! writes, the reactor does either when nobody else does.
 //!
 //! # Locks
 //!
 //! In this order, and none is held over blocking I/O or while user code runs:
 //!
-//! 1. `tx`: sealing and the output that waits. A reader only ever tries it;
-//!    whoever unlocks it looks once more whether control frames wait.
+//! 1. `tx`: sealing and the output that waits; it is free while a thread is at the
+//!    socket. A reader only ever tries it; whoever unlocks it looks once more whether
+//!    control frames wait.
 //! 2. `rx`: opening, the table of streams, the input that waits.
 //! 3. a stream's `state`.
-//! 4. `control`: the control frames that wait.
-//! 5. the owner's accept queues, `drive`, `notices`: leaves.
+//! 4. the queue of `proofs`.
+//! 5. `control`: the control frames that wait.
+//! 6. the owner's accept queues and sessions, `drive`, `notices`, `acks_due`: leaves.
+//!
+//! A session's `writer` comes before all of them (see `session`).
 
+mod carry;
 mod close;
 mod floods;
 mod memory;
+mod negotiate;
 mod open;
+mod patience;
+mod proof;
 mod pump;
+mod run;
+mod send;
 mod wait;
 mod write;
 
@@ -33,23 +43,28 @@ use std::time::{Duration, Instant};
 use libp2p_identity::PeerId;
 use parking_lot::Mutex;
 
+use super::carrier::{Greeted, Watcher};
 use super::drive::Drive;
 use super::reactor;
 use super::spin::Spin;
-use super::stream::{Service, Stream, Waiters};
+use super::stream::{Direct, Service, Stream, Waiters};
 use super::waiter::Waiter;
 use crate::error::{Error, ErrorCode, Result};
 use crate::proto::buf::RecvBuf;
 use crate::proto::connection::Upgraded;
-use crate::proto::noise::Cipher;
-use crate::proto::yamux::{ControlQueue, Role, Rx, StreamId, Tx};
+use crate::proto::noise::{Capabilities, Cipher};
+use crate::proto::resume::Hello;
+use crate::proto::yamux::{ControlQueue, INITIAL_WINDOW, Role, Rx, StreamId, Tx};
 use crate::resources::Resources;
 use crate::resources::budget::{Account, Budget};
 use crate::resources::limits::Limit;
 
 use floods::Floods;
-pub(crate) use open::Negotiated;
-pub(crate) use write::Patience;
+pub(crate) use open::{Negotiated, Opening};
+pub(crate) use patience::Patience;
+use proof::Proofs;
+use send::Outbound;
+pub(crate) use write::{Left, Written};
 
 /// A connection to a peer. The owner's table, the reactor and the conns on it
 /// share it; its socket closes when the last of them lets go.
@@ -61,16 +76,22 @@ pub(crate) struct Link {
     /// We dialled it.
     pub(crate) dialled: bool,
     pub(crate) cipher: Cipher,
+    /// The peer is a host of this library.
+    pub(crate) kin: bool,
+    /// Both ends can carry sessions on it.
+    pub(crate) resumable: bool,
     pub(crate) opened: Instant,
     pub(crate) counters: LinkCounters,
     socket: TcpStream,
     rx: Mutex<Inbound>,
     tx: Mutex<Outbound>,
-    /// Writers that wait for `tx`, each bound to send once it has it.
-    writers_waiting: AtomicUsize,
+    /// Writers of high priority that want to send.
+    urgent: AtomicUsize,
     control: Mutex<ControlQueue>,
     /// Mirrors "`control` is not empty", for a look without its lock.
     control_waits: AtomicBool,
+    /// Short writes wait for the reactor to send them.
+    joined: AtomicBool,
     drive: Mutex<Drive<Arc<Waiter>>>,
     spin: Spin,
     notices: Mutex<Notices>,
@@ -78,6 +99,14 @@ pub(crate) struct Link {
     unacked: AtomicUsize,
     /// Streams of the peer's without a protocol yet.
     negotiating: Arc<AtomicUsize>,
+    /// Streams whose peer is to be told what has come, soon.
+    acks_due: Mutex<Vec<Arc<Stream>>>,
+    /// Sessions that wait until the socket takes more.
+    blocked: Mutex<Vec<Weak<dyn Watcher>>>,
+    /// Mirrors "`blocked` is not empty".
+    has_blocked: AtomicBool,
+    /// Who waits to know that the peer has what was said.
+    proofs: Proofs,
     floods: Floods,
     resources: Arc<Resources>,
     /// Its part of the host's memory.
@@ -93,6 +122,10 @@ pub(crate) struct Link {
     retired: AtomicBool,
     /// Both sides dialled at once, and both prefer the other link.
     redundant: AtomicBool,
+    /// Its peer has come back over another link: it may be lost.
+    doubted: AtomicBool,
+    /// What was consumed on conns of low priority was not granted.
+    paused: AtomicBool,
     dead: OnceLock<Error>,
     reactor: Arc<reactor::Handle>,
     token: OnceLock<mio::Token>,
@@ -107,24 +140,6 @@ struct Inbound {
     wire: Account,
     /// No byte is taken from the socket any more.
     ended: bool,
-}
-
-/// What the sending side of a link needs its lock for.
-struct Outbound {
-    tx: Tx,
-    /// What the output takes while the socket is full.
-    wire: Account,
-    /// Bytes that the kernel has taken in all.
-    sent: u64,
-    /// The socket's direction to the peer was shut down: nothing is sent any more.
-    finished: bool,
-}
-
-impl Outbound {
-    /// The position behind everything that was sealed so far.
-    fn mark(&self) -> u64 {
-        self.sent + self.tx.pending() as u64
-    }
 }
 
 /// What concerns the link as a whole, and who waits for it.
@@ -155,10 +170,14 @@ pub(crate) struct LinkCounters {
 
 /// What the floor above gives a link: who serves what, and who is told.
 pub(crate) trait Owner: Send + Sync {
-    /// Whether a stream of this protocol is taken from this peer.
+    /// Whether a stream of this protocol is taken.
     fn serves(&self, protocol: &str) -> bool;
     /// A stream has agreed on a protocol. Called under the stream's lock.
     fn offer(&self, link: &Arc<Link>, stream: &Arc<Stream>, protocol: &str) -> Offer;
+    /// Whether links to such a peer can carry sessions.
+    fn resumes_with(&self, peer: Option<Capabilities>) -> bool;
+    /// A stream of the peer's is to carry a session. Called under the stream's lock.
+    fn greet(&self, link: &Arc<Link>, stream: &Arc<Stream>, hello: Hello) -> Greeted;
     /// The link has ended.
     fn closed(&self, link: &Arc<Link>, why: &Error);
     /// Times and limits of its links.
@@ -207,12 +226,28 @@ impl Link {
         owner: Weak<dyn Owner>,
     ) -> std::io::Result<Arc<Link>> {
         let role = if upgraded.is_dialer { Role::Dialer } else { Role::Listener };
-        let (remote, local) = (socket.peer_addr()?, socket.local_addr()?);
+        let remote = socket.peer_addr().map_err(|e| match e.kind() {
+            // One that was reset meanwhile has no address any more.
+            ErrorKind::NotConnected => {
+                Error::with_source(ErrorCode::ConnectionReset, "the connection was lost", e).into()
+            }
+            _ => e,
+        })?;
+        let local = socket.local_addr()?;
         let now = Instant::now();
         let Some(host) = owner.upgrade() else { return Err(ErrorKind::NotConnected.into()) };
         let (spin, resources) = (host.limits().spin, host.resources().clone());
         let most = resources.meters.most(Limit::ReceiveMemoryPerConnection);
-        let budget = resources.memory.part(most);
+        let window = resources.meters.most(Limit::Window);
+        let each = window.saturating_sub(u64::from(INITIAL_WINDOW));
+        let budget = resources.memory.part(most, each);
+        let pongs =
+            usize::try_from(resources.meters.most(Limit::PingsWaiting)).unwrap_or(usize::MAX);
+        let resumable = host.resumes_with(upgraded.peer_capabilities);
+        let mut rx = Rx::new(upgraded.opener, role, upgraded.leftover);
+        if resumable {
+            rx.take_receipts();
+        }
         Ok(Arc::new(Link {
             id,
             peer: upgraded.peer,
@@ -220,29 +255,34 @@ impl Link {
             local,
             dialled: upgraded.is_dialer,
             cipher: upgraded.cipher,
+            kin: upgraded.peer_capabilities.is_some(),
+            resumable,
             opened: now,
             counters: LinkCounters::default(),
             socket,
             rx: Mutex::new(Inbound {
-                rx: Rx::new(upgraded.opener, role, upgraded.leftover),
+                rx,
                 buf: input,
                 wire: Account::new(budget.clone()),
                 ended: false,
             }),
-            tx: Mutex::new(Outbound {
-                tx: Tx::new(upgraded.sealer, role),
-                wire: Account::new(budget.clone()),
-                sent: 0,
-                finished: false,
-            }),
-            writers_waiting: AtomicUsize::new(0),
-            control: Mutex::new(ControlQueue::new()),
+            tx: Mutex::new(Outbound::new(
+                Tx::new(upgraded.sealer, role),
+                Account::new(budget.clone()),
+            )),
+            urgent: AtomicUsize::new(0),
+            control: Mutex::new(ControlQueue::new(pongs)),
             control_waits: AtomicBool::new(false),
+            joined: AtomicBool::new(false),
             drive: Mutex::new(Drive::new()),
             spin: Spin::new(spin),
             notices: Mutex::new(Notices { idle_since: Some(now), ..Notices::default() }),
             unacked: AtomicUsize::new(0),
             negotiating: Arc::default(),
+            acks_due: Mutex::default(),
+            blocked: Mutex::default(),
+            has_blocked: AtomicBool::new(false),
+            proofs: Proofs::default(),
             floods: Floods::new(&resources, now),
             resources,
             budget,
@@ -252,6 +292,8 @@ impl Link {
             taken: AtomicU64::new(0),
             retired: AtomicBool::new(false),
             redundant: AtomicBool::new(false),
+            doubted: AtomicBool::new(false),
+            paused: AtomicBool::new(false),
             dead: OnceLock::new(),
             reactor,
             token: OnceLock::new(),
@@ -264,6 +306,10 @@ impl Link {
     /// It may have been used, and have ended, before: whoever lists it does that
     /// first, so that nobody ends the host without it.
     pub(crate) fn start(self: &Arc<Link>) -> Result<()> {
+        // What arrived behind the handshake raises no event, and what comes from now
+        // on finds the reactor watching: this thread takes it, so that no other wakes
+        // for it.
+        self.pump(&mut Direct::none(), true);
         {
             // `die` takes the link off the reactor's table under this lock.
             let drive = self.drive.lock();
@@ -274,8 +320,6 @@ impl Link {
             self.token.set(token).expect("a link is started once");
             self.reactor.register(&self.socket, token, drive.interest())?;
         }
-        // What arrived behind the handshake raises no event.
-        self.reactor.pump_soon(self);
         Ok(())
     }
 
@@ -312,6 +356,12 @@ impl Link {
         }
     }
 
+    /// A mebibyte on its way carries 2 GiB a second to such a peer, and what is more only
+    /// waits in the kernel and leaves the processor's caches.
+    pub(crate) fn is_near(&self) -> bool {
+        self.rtt().is_some_and(|rtt| rtt < NEAR)
+    }
+
     /// Notes a round trip; the smallest counts.
     fn saw_rtt(&self, rtt: Duration) {
         let nanos = nanos(rtt);
@@ -323,6 +373,9 @@ impl Link {
     /// Ends the link: every stream hears of it, every thread wakes, the socket
     /// closes. Called without any lock; only the first call counts.
     pub(crate) fn die(self: &Arc<Link>, why: Error) {
+        // Whatever the socket says then, behind a goodbye it is no loss.
+        let told = self.notices.lock().goodbye.is_some();
+        let why = if told && why.code() == ErrorCode::ConnectionReset { self.eof() } else { why };
         if self.dead.set(why.clone()).is_err() {
             return;
         }
@@ -336,9 +389,11 @@ impl Link {
             ids.into_iter().filter_map(|id| inbound.rx.remove(id)).collect()
         };
         for stream in &streams {
-            stream.state.lock().break_off(&why);
+            stream.state.lock().lose(&why);
+            stream.stir();
         }
         self.streams.store(0, Relaxed);
+        self.end_proofs();
         self.notices.lock().waiters.wake();
         let sleepers = {
             let mut drive = self.drive.lock();
@@ -351,6 +406,7 @@ impl Link {
         sleepers.iter().for_each(|waiter| waiter.wake());
         // Who polls the socket wakes too.
         let _ = self.socket.shutdown(std::net::Shutdown::Both);
+        self.tx.lock().wake_all();
         if let Some(owner) = self.owner.upgrade() {
             owner.closed(self, &why);
         }
@@ -395,6 +451,9 @@ impl std::fmt::Debug for Link {
             .finish_non_exhaustive()
     }
 }
+
+/// Round trips below this are short.
+const NEAR: Duration = Duration::from_micros(500);
 
 /// Since a link was opened, as its atomics keep it.
 fn millis(d: Duration) -> u64 {

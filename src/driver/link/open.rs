@@ -3,15 +3,17 @@
 use std::io::IoSliceMut;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Link;
-use super::write::Patience;
+use super::patience::Patience;
+use crate::driver::carrier::Carries;
 use crate::driver::stream::{Direct, Ready, State, Stream, User};
-use crate::driver::waiter::Waiter;
+use crate::driver::waiter::{self, Waiter};
 use crate::error::{Error, ErrorCode, Result};
 use crate::proto::multistream::{Answer, Dialer};
 use crate::proto::yamux::{Control, Flow, StreamId};
+use crate::resources::limits::Limit;
 
 /// What opening a stream came to.
 pub(crate) enum Negotiated {
@@ -19,6 +21,15 @@ pub(crate) enum Negotiated {
     /// The link ended, or was about to, before the peer answered: another link
     /// may do better.
     LinkGone(Error),
+}
+
+/// What starting to open a stream came to.
+pub(crate) enum Opening {
+    Opened(Arc<Stream>),
+    /// As above.
+    LinkGone(Error),
+    /// There was no room within the time.
+    Late,
 }
 
 impl Link {
@@ -30,37 +41,12 @@ impl Link {
     ) -> Result<Negotiated> {
         let mut first = Vec::with_capacity(protocol.len() + 32);
         let dialer = Dialer::new(protocol, &mut first)?;
-        let room = match self.wait_for_room(deadline)? {
-            Some(Some(room)) => room,
-            Some(None) => return Ok(Negotiated::LinkGone(self.gone())),
-            None => return Err(timed_out(protocol)),
+        let patience = deadline.map_or(Patience::Forever, Patience::Until);
+        let stream = match self.open_with(&first, User::Conn, None, patience)? {
+            Opening::Opened(stream) => stream,
+            Opening::LinkGone(why) => return Ok(Negotiated::LinkGone(why)),
+            Opening::Late => return Err(timed_out(protocol)),
         };
-        let Some(mut out) = self.lock_for_first(deadline)? else {
-            return Err(timed_out(protocol));
-        };
-        let id = if self.is_open() { out.tx.next_id() } else { None };
-        let Some(id) = id else {
-            self.retire();
-            self.unlock_and_leave(out, Ok(()))?;
-            return Ok(Negotiated::LinkGone(self.gone()));
-        };
-        let flow = Flow::new();
-        let stream = Stream::new(id, flow.clone(), User::Conn, &self.budget, Instant::now());
-        {
-            let mut inbound = self.rx.lock();
-            if inbound.ended {
-                drop(inbound);
-                drop(out);
-                return Ok(Negotiated::LinkGone(self.gone()));
-            }
-            inbound.rx.insert(id, flow, stream.clone());
-        }
-        room.keep();
-        self.streams.fetch_add(1, Relaxed);
-        self.notices.lock().idle_since = None;
-        if let Err(e) = self.write_first(out, &stream, &first) {
-            return Ok(Negotiated::LinkGone(e));
-        }
         let result = self.agree(&stream, dialer, protocol, deadline);
         if !matches!(result, Ok(Negotiated::Open(_))) {
             self.reset(&stream);
@@ -68,8 +54,55 @@ impl Link {
         result
     }
 
+    /// Opens a stream with its first bytes.
+    pub(super) fn open_with(
+        self: &Arc<Link>,
+        first: &[u8],
+        user: User,
+        carries: Option<Box<Carries>>,
+        patience: Patience,
+    ) -> Result<Opening> {
+        waiter::expect_back();
+        let room = match self.wait_for_room(patience)? {
+            Some(Some(room)) => room,
+            Some(None) => return Ok(Opening::LinkGone(self.gone())),
+            None => return Ok(Opening::Late),
+        };
+        let Some(mut out) = self.lock_for_first(patience)? else {
+            return Ok(Opening::Late);
+        };
+        let id = if self.is_open() { out.tx.next_id() } else { None };
+        let Some(id) = id else {
+            self.retire();
+            self.unlock_and_leave(out, Ok(()))?;
+            return Ok(Opening::LinkGone(self.gone()));
+        };
+        let flow = Flow::new();
+        let stream = Stream::new(id, flow.clone(), user, &self.budget, Instant::now());
+        if let Some(mut carries) = carries {
+            carries.set_proof(self.proof_of_answer());
+            let _ = stream.carries.set(carries);
+        }
+        {
+            let mut inbound = self.rx.lock();
+            if inbound.ended {
+                drop(inbound);
+                drop(out);
+                return Ok(Opening::LinkGone(self.gone()));
+            }
+            inbound.rx.insert(id, flow, stream.clone());
+        }
+        room.keep();
+        self.streams.fetch_add(1, Relaxed);
+        self.notices.lock().idle_since = None;
+        match self.write_first(out, &stream, first) {
+            Ok(()) => Ok(Opening::Opened(stream)),
+            Err(e) => Ok(Opening::LinkGone(e)),
+        }
+    }
+
     /// Why nothing more can be said on it.
-    pub(super) fn gone(&self) -> Error {
+    pub(crate) fn gone(&self) -> Error {
         self.death().cloned().unwrap_or_else(|| {
             Error::new(ErrorCode::ConnectionAborted, "the connection is being closed")
         })
@@ -77,12 +110,14 @@ impl Link {
 
     /// Waits while the peer has too many of our streams unacknowledged. `None`: the
     /// time is over; `Some(None)`: the link opens no more streams.
-    fn wait_for_room(
-        self: &Arc<Link>,
-        deadline: Option<Instant>,
-    ) -> Result<Option<Option<Room<'_>>>> {
+    fn wait_for_room(self: &Arc<Link>, patience: Patience) -> Result<Option<Option<Room<'_>>>> {
+        // Only told and counted here; `reserve` decides.
+        self.resources.judge(Limit::Unacknowledged, self.unacked.load(Relaxed));
         if let Some(room) = Room::reserve(self) {
             return Ok(Some(Some(room)));
+        }
+        if patience == Patience::None {
+            return Ok(None);
         }
         let me = Waiter::current()?;
         let ready = |_: &mut Direct<'_>| {
@@ -96,16 +131,34 @@ impl Link {
             notices.waiters.add(&me);
             None
         };
-        let result = self.wait(&me, deadline, &mut Direct::none(), ready)?;
+        let result = self.wait(&me, patience.deadline(), &mut Direct::none(), ready)?;
         self.notices.lock().waiters.remove(&me);
         Ok(result)
     }
 
+    /// Streams that the peer has not acknowledged, beyond which opening waits.
+    fn most_unacked(&self) -> usize {
+        let most = self.resources.meters.most(Limit::Unacknowledged);
+        usize::try_from(most).unwrap_or(usize::MAX)
+    }
+
     /// A stream of ours counts as unacknowledged no longer.
     pub(super) fn make_room(&self) {
-        if self.unacked.fetch_sub(1, Relaxed) == MOST_UNACKED {
+        if self.unacked.fetch_sub(1, Relaxed) >= self.most_unacked() {
             self.notices.lock().waiters.wake();
         }
+    }
+
+    /// Whether the link goes on though the peer refused this stream. One that it did not
+    /// even acknowledge may have crossed its goodbye, which comes soon then.
+    pub(crate) fn stays_open(self: &Arc<Link>, stream: &Stream) -> bool {
+        if !stream.acked.load(Relaxed) {
+            let soon = self.rtt().unwrap_or_default().saturating_mul(2) + GOODBYE;
+            if let Some(until) = Instant::now().checked_add(soon) {
+                self.wait_for(until, || !self.is_open());
+            }
+        }
+        self.is_open()
     }
 
     /// Reads the peer's answer, and not a byte more.
@@ -152,7 +205,7 @@ impl Link {
                 ErrorCode::ProtocolNotServed,
                 format!("{} does not serve {protocol}", self.peer),
             )),
-            Ok(Some(Ok(None))) if self.is_open() => Err(Error::new(
+            Ok(Some(Ok(None))) if self.stays_open(stream) => Err(Error::new(
                 ErrorCode::ConnectionRefused,
                 format!(
                     "{} refused a stream of {protocol}: too many wait to be accepted",
@@ -249,7 +302,7 @@ impl Link {
     }
 
     /// The application has taken `n` bytes, whatever becomes of the link.
-    fn consumed(self: &Arc<Link>, stream: &Arc<Stream>, n: usize) {
+    pub(super) fn consumed(self: &Arc<Link>, stream: &Arc<Stream>, n: usize) {
         let result = self.credit(&mut stream.state.lock(), stream, n);
         match result {
             Ok(()) => self.flush_control(),
@@ -323,7 +376,7 @@ impl Link {
         if over {
             self.forget(stream.id);
         }
-        self.hand_back();
+        self.leave();
         if let Err(e) = result {
             self.die(e);
         }
@@ -360,7 +413,8 @@ struct Room<'a>(&'a Link);
 
 impl<'a> Room<'a> {
     fn reserve(link: &'a Link) -> Option<Room<'a>> {
-        let one_more = |n| (n < MOST_UNACKED).then_some(n + 1);
+        let most = link.most_unacked();
+        let one_more = |n| (n < most).then_some(n + 1);
         link.unacked.fetch_update(Relaxed, Relaxed, one_more).ok().map(|_| Room(link))
     }
 
@@ -383,5 +437,5 @@ fn timed_out(protocol: &str) -> Error {
     )
 }
 
-/// Streams that the peer has not acknowledged, beyond which opening waits.
-const MOST_UNACKED: usize = 256;
+/// A goodbye that a stream has crossed is here so soon, beside two round trips.
+const GOODBYE: Duration = Duration::from_millis(250);

@@ -5,13 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
-use super::{Fuse, Inbound, Link, Offer, millis};
-use crate::driver::stream::{Answer, Direct, Place, Priority, Ready, Service, State, Stream, User};
+use super::{Fuse, Inbound, Link, millis};
+use crate::driver::stream::{Direct, State, Stream, User};
 use crate::error::{Error, ErrorCode, Result};
 use crate::proto::buf::RecvBuf;
-use crate::proto::multistream;
-use crate::proto::yamux::{Body, Control, Event, Flow, MIN_RECV_BUF, StreamId};
-use crate::resources::budget::Pressure;
+use crate::proto::yamux::{Body, Control, Event, MIN_RECV_BUF, StreamId};
 use crate::resources::buffers::{self, Buffer};
 use crate::resources::limits::Limit;
 
@@ -46,8 +44,9 @@ impl Link {
         if matches!(e.code(), ErrorCode::ProtocolViolation) {
             // So that the peer's log has a reason too.
             let _ = self.push(Control::GoAway(1));
-            self.flush_control();
         }
+        // A pong may wait: a peer that says goodbye behind its ping wants it.
+        self.say_last();
         self.die(e);
     }
 
@@ -126,7 +125,7 @@ impl Link {
         }
     }
 
-    fn eof(&self) -> Error {
+    pub(super) fn eof(&self) -> Error {
         let notices = self.notices.lock();
         if notices.parting {
             return Error::new(ErrorCode::ConnectionAborted, "this host closed the connection");
@@ -168,6 +167,7 @@ impl Link {
                     self.on_acked(stream);
                     None
                 }
+                // No end of it has asked for receipts.
                 Event::Credit { stream } => {
                     let sent = stream.counters.bytes_sent.load(Relaxed);
                     let mut state = stream.state.lock();
@@ -176,6 +176,9 @@ impl Link {
                     }
                     state.writers.wake();
                     drop(state);
+                    if let Some(carries) = stream.carries.get() {
+                        carries.stir_if_curious();
+                    }
                     // An answer may have waited for it.
                     if !self.control.lock().is_empty() {
                         self.mark_control();
@@ -184,8 +187,9 @@ impl Link {
                 }
                 Event::Fin { stream } => {
                     let mut state = stream.state.lock();
+                    let kept = state.is_receiving();
                     state.finish();
-                    self.on_fin(&mut state, stream)?;
+                    self.on_fin(&mut state, stream, kept)?;
                     state.is_over().then_some(stream.id)
                 }
                 Event::Reset { stream, code } => {
@@ -202,10 +206,17 @@ impl Link {
                     self.control.lock().forget(stream.id);
                     state.break_off(&why);
                     self.tell_reset(stream, true);
-                    if !matches!(state.user, User::Conn) {
-                        state.user = User::Gone(Instant::now());
+                    match state.user {
+                        // Whoever awaits the answer still looks at it.
+                        User::Conn | User::Answering(_) => state.user = User::Conn,
+                        _ => state.user = User::Gone(Instant::now()),
                     }
+                    stream.stir();
                     state.is_over().then_some(stream.id)
+                }
+                Event::Received { stream, received } => {
+                    self.on_received(stream, received)?;
+                    None
                 }
                 Event::Unwanted { id } => {
                     self.flood(Limit::EmptyFrames, 1)?;
@@ -218,6 +229,7 @@ impl Link {
                 }
                 Event::Pong(value) => {
                     self.on_pong(value);
+                    self.on_proof(value);
                     None
                 }
                 Event::GoAway(code) => {
@@ -232,27 +244,6 @@ impl Link {
         Ok(())
     }
 
-    /// A new inbound stream; `None`: it is refused.
-    fn on_opened(&self, id: StreamId, flow: &Arc<Flow>) -> Result<Option<Arc<Stream>>> {
-        let negotiating = Place::new(&self.negotiating);
-        let fits = self.is_open()
-            && self.has_memory()
-            && self.resources.judge(Limit::Streams, self.streams())
-            && self.resources.judge(Limit::Negotiating, negotiating.others);
-        if !fits {
-            self.tell_refused(id);
-            self.push(Control::Reset { id })?;
-            self.flood(Limit::Resets, 1)?;
-            return Ok(None);
-        }
-        self.streams.fetch_add(1, Relaxed);
-        self.notices.lock().idle_since = None;
-        // At once: some implementations wait for it before they open more.
-        self.push(Control::Ack { id })?;
-        let user = User::Negotiating(multistream::Listener::new(), negotiating);
-        Ok(Some(Stream::new(id, flow.clone(), user, &self.budget, Instant::now())))
-    }
-
     /// Payload for a stream. Returns the stream's id if the link is to forget it.
     fn on_data(
         self: &Arc<Link>,
@@ -263,10 +254,27 @@ impl Link {
         stream.counters.received(body.len());
         let mut state = stream.state.lock();
         let consumed = match &mut state.user {
-            User::Conn => state.store(body, stream.id, direct)?,
+            User::Conn => {
+                let (n, kept) = (body.len(), state.is_receiving());
+                let unread = state.store(body, stream.id, direct)?;
+                if kept {
+                    self.kept(stream, n, state.window())?;
+                }
+                unread
+            }
             User::Negotiating(..) => {
                 state.store(body, stream.id, direct)?;
                 self.negotiate(&mut state, stream)?
+            }
+            User::Greeting(_) => {
+                state.store(body, stream.id, direct)?;
+                self.greet(&mut state, stream)?;
+                0
+            }
+            User::Answering(_) => {
+                state.store(body, stream.id, direct)?;
+                self.answered(&mut state, stream)?;
+                0
             }
             User::Service(_) => {
                 let n = body.len();
@@ -277,6 +285,7 @@ impl Link {
             User::Gone(_) => {
                 self.push(Control::Reset { id: stream.id })?;
                 state.break_off(&Error::new(ErrorCode::ConnectionReset, "the stream was dropped"));
+                stream.stir();
                 0
             }
         };
@@ -290,148 +299,14 @@ impl Link {
             return Ok(());
         }
         let rtt = self.rtt().unwrap_or_default();
-        let paused =
-            stream.priority() == Priority::Low && self.budget.level() == Pressure::Emergency;
+        let paused = self.pauses(stream);
         if let Some(delta) = state.consumed(consumed, Instant::now(), rtt, paused) {
             stream.flow.grant(delta);
             self.push(Control::Window { id: stream.id, delta })?;
-        }
-        Ok(())
-    }
-
-    /// Goes on with the negotiation of an inbound stream. Returns bytes consumed.
-    fn negotiate(self: &Arc<Link>, state: &mut State, stream: &Arc<Stream>) -> Result<usize> {
-        let mut total = 0;
-        let mut head = [0; HEAD];
-        while let User::Negotiating(listener, _) = &mut state.user {
-            let mut listener = std::mem::replace(listener, multistream::Listener::new());
-            let n = match state.peek(&mut head) {
-                Some(Ready::Bytes(n)) => n,
-                _ => 0,
-            };
-            let mut reply = Vec::new();
-            let owner = self.owner.upgrade();
-            let mut serves = |name: &str| owner.as_ref().is_some_and(|o| o.serves(name));
-            let Ok((used, agreed)) = listener.read(&head[..n], &mut reply, &mut serves) else {
-                self.refuse(state, stream)?;
-                return Ok(total + n);
-            };
-            state.skip(used);
-            total += used;
-            if let User::Negotiating(place, _) = &mut state.user {
-                *place = listener;
+            // It goes with the same frame, and spares one of its own.
+            if let Some(carries) = stream.carries.get() {
+                self.acknowledge(stream, carries)?;
             }
-            match agreed {
-                Some(protocol) => self.agreed(state, stream, &protocol, reply)?,
-                None => {
-                    if !reply.is_empty() {
-                        self.reply(stream, reply)?;
-                    }
-                    if used == 0 {
-                        break;
-                    }
-                }
-            }
-        }
-        Ok(total)
-    }
-
-    /// The stream has a protocol: whoever serves it gets it.
-    fn agreed(
-        self: &Arc<Link>,
-        state: &mut State,
-        stream: &Arc<Stream>,
-        protocol: &str,
-        reply: Vec<u8>,
-    ) -> Result<()> {
-        let Some(owner) = self.owner.upgrade() else { return self.refuse(state, stream) };
-        state.user = User::Conn;
-        // Under this lock our answer precedes whatever the accepting thread writes.
-        let mut control = self.control.lock();
-        match owner.offer(self, stream, protocol) {
-            Offer::Refused => {
-                drop(control);
-                self.refuse(state, stream)
-            }
-            offer => {
-                control.push(Control::Reply {
-                    id: stream.id,
-                    flow: stream.flow.clone(),
-                    bytes: reply,
-                })?;
-                self.mark_control();
-                drop(control);
-                match offer {
-                    Offer::Service(service) => self.start_service(state, stream, service),
-                    _ => Ok(()),
-                }
-            }
-        }
-    }
-
-    /// Nobody takes the stream.
-    fn refuse(&self, state: &mut State, stream: &Stream) -> Result<()> {
-        state.user = User::Gone(Instant::now());
-        self.tell_refused(stream.id);
-        state.break_off(&Error::new(ErrorCode::ConnectionRefused, "the stream was refused"));
-        self.push(Control::Reset { id: stream.id })?;
-        self.flood(Limit::Resets, 1)
-    }
-
-    fn reply(&self, stream: &Stream, bytes: Vec<u8>) -> Result<()> {
-        self.push(Control::Reply { id: stream.id, flow: stream.flow.clone(), bytes })
-    }
-
-    /// A service answers with what it has to say, and with what came already.
-    fn start_service(
-        &self,
-        state: &mut State,
-        stream: &Stream,
-        mut service: Box<dyn Service>,
-    ) -> Result<()> {
-        let greeting = service.greet();
-        state.user = User::Service(service);
-        self.answer(state, stream, greeting)?;
-        let mut early = vec![0; state.held()];
-        if let Some(Ready::Bytes(n)) = state.peek(&mut early) {
-            state.skip(n);
-            self.serve(state, stream, &early)?;
-            self.credit(state, stream, n)?;
-        }
-        Ok(())
-    }
-
-    fn serve(&self, state: &mut State, stream: &Stream, bytes: &[u8]) -> Result<()> {
-        let User::Service(service) = &mut state.user else { return Ok(()) };
-        match service.data(bytes) {
-            Ok(answer) => self.answer(state, stream, answer),
-            Err(_) => self.refuse(state, stream),
-        }
-    }
-
-    fn answer(&self, state: &mut State, stream: &Stream, answer: Answer) -> Result<()> {
-        if !answer.bytes.is_empty() {
-            self.reply(stream, answer.bytes)?;
-        }
-        if answer.finished {
-            self.finish_service(state, stream)?;
-        }
-        Ok(())
-    }
-
-    /// The peer has finished its side: so do those that only answer.
-    fn on_fin(&self, state: &mut State, stream: &Stream) -> Result<()> {
-        match state.user {
-            User::Service(_) => self.finish_service(state, stream),
-            User::Negotiating(..) => self.refuse(state, stream),
-            User::Conn | User::Gone(_) => Ok(()),
-        }
-    }
-
-    fn finish_service(&self, state: &mut State, stream: &Stream) -> Result<()> {
-        state.user = User::Gone(Instant::now());
-        if state.close(Error::new(ErrorCode::BrokenPipe, "the service has answered")) {
-            self.push(Control::Fin { id: stream.id })?;
         }
         Ok(())
     }
@@ -486,6 +361,3 @@ const MOST_FILLS: usize = 16;
 /// Pumps of a link whose socket takes nothing any more: more than a kernel's buffer
 /// holds, so that they all come only if the peer goes on sending.
 const LAST_PUMPS: usize = 32;
-
-/// Of a negotiating stream's bytes this much is looked at: a line and its length.
-const HEAD: usize = 2048;

@@ -7,7 +7,8 @@ use std::time::Instant;
 use super::{Fuse, Link};
 use crate::driver::drive::{Left, TICK, Ticket, Turn};
 use crate::driver::stream::Direct;
-use crate::driver::waiter::{For, Waiter, remaining};
+use crate::driver::waiter::{self, For, Waiter, remaining};
+use crate::error::{Error, ErrorCode};
 
 impl Link {
     /// Blocks until `ready` has a result; `None` when the deadline passes first.
@@ -30,6 +31,7 @@ impl Link {
             if deadline.is_some_and(|at| remaining(at).is_none()) {
                 return Ok(None);
             }
+            self.send_joined();
             match self.enter(me, &mut place.ticket) {
                 Turn::Lead => place.slept |= self.lead(me, deadline, direct),
                 Turn::Follow => me.park(deadline),
@@ -44,6 +46,19 @@ impl Link {
         }
     }
 
+    /// Waits for something that this link is likely to bring, and drives it
+    /// meanwhile. `done` looks as `ready` does in `wait`.
+    pub(crate) fn attend(
+        self: &Arc<Link>,
+        me: &Arc<Waiter>,
+        until: Instant,
+        mut done: impl FnMut() -> bool,
+    ) {
+        waiter::expect_back();
+        // The link's end is no news here.
+        let _ = self.wait(me, Some(until), &mut Direct::none(), |_| done().then_some(()));
+    }
+
     fn lost(&self) -> io::Error {
         self.death().cloned().map_or_else(|| io::ErrorKind::ConnectionAborted.into(), Into::into)
     }
@@ -56,13 +71,16 @@ impl Link {
         turn
     }
 
-    /// Tells the reactor's poll what has changed. Called under the `drive` lock.
+    /// Tells the reactor's poll what has changed. Called under the `drive` lock. A link
+    /// that nobody watches as it should be would stand still for ever, so it ends.
     fn rearm(&self, before: (bool, bool), now: (bool, bool)) {
         if before != now
             && let Some(&token) = self.token.get()
             && let Err(e) = self.reactor.reregister(&self.socket, token, before, now)
         {
-            log::warn!(link = self.id; "cannot change what a socket is watched for: {e}");
+            let what = "the system does not watch the connection's socket as it should";
+            let why = Error::with_source(ErrorCode::ConnectionAborted, what, e);
+            self.reactor.end_soon(token, why);
         }
     }
 
@@ -100,7 +118,9 @@ impl Link {
         let Some(limit) = self.spin.limit() else { return false };
         let start = Instant::now();
         let found = loop {
-            self.pump(direct, false);
+            if waiter::is_readable(&self.socket) {
+                self.pump(direct, false);
+            }
             if me.take_wake() || self.death().is_some() {
                 break true;
             }
@@ -113,15 +133,8 @@ impl Link {
         found
     }
 
-    /// Blocks until the kernel has taken everything up to the byte `mark`, or
-    /// until the deadline or a wake. The thread sleeps on the socket itself, so
-    /// that bulk needs no hop through the reactor.
-    pub(super) fn sleep_until_writable(&self, me: &Waiter, deadline: Option<Instant>) {
-        me.poll_one(&self.socket, For::Writing, deadline);
-    }
-
     /// Has the reactor write the rest as soon as the socket takes it.
-    pub(super) fn leave_rest_to_reactor(&self) {
+    pub(crate) fn leave_rest_to_reactor(&self) {
         self.set_want_write(true);
     }
 
@@ -134,8 +147,16 @@ impl Link {
         }
     }
 
-    /// A conn came to its end: its reader will not be back in a moment.
-    pub(super) fn hand_back(&self) {
+    /// A conn came to its end: its reader will not be back in a moment, unless it is one
+    /// that opens or accepts conns.
+    pub(crate) fn leave(&self) {
+        if !waiter::is_expected_back() {
+            self.hand_back();
+        }
+    }
+
+    /// Whoever drove the link waits for something else now.
+    pub(crate) fn hand_back(&self) {
         let mut drive = self.drive.lock();
         let before = drive.interest();
         drive.hand_back();
@@ -185,5 +206,38 @@ impl Drop for Place<'_> {
             Left::StartTicks => self.link.reactor.start_ticks(self.link),
             Left::Nothing => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{ErrorKind, Read};
+    use std::time::Duration;
+
+    use crate::{Conn, Host, Listener};
+
+    #[test]
+    fn a_link_whose_socket_cannot_be_watched_ends() {
+        let server = Host::builder().listen_on("127.0.0.1:0").build().unwrap();
+        let _listener = Listener::bind(&server, "/x").unwrap();
+        let client = Host::new().unwrap();
+        let target = &server.dial_addrs()[0];
+        let mut conn = Conn::connect(&client, target, "/x").unwrap();
+        conn.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+        let link = client.handle.core.links().remove(0);
+        let mut attempts = 0..500;
+        let error = loop {
+            attempts.next().expect("it ends soon");
+            // The reactor has the socket back; it is as if the system had lost it.
+            std::thread::sleep(Duration::from_millis(5));
+            link.reactor.deregister(&link.socket);
+            match conn.read(&mut [0]) {
+                Err(e) if e.kind() == ErrorKind::TimedOut => {}
+                other => break other.unwrap_err(),
+            }
+        };
+        assert_eq!(error.kind(), ErrorKind::ConnectionAborted);
+        assert!(error.to_string().contains("watch"), "{error}");
+        Conn::connect(&client, target, "/x").expect("a new connection");
     }
 }

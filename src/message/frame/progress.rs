@@ -5,6 +5,7 @@ use std::time::Instant;
 use crc32fast::Hasher;
 
 use crate::message::header::{Header, Kind, SHORT};
+use crate::stall::Admission;
 
 /// A frame whose header has been read.
 pub(crate) struct Frame {
@@ -17,6 +18,12 @@ pub(crate) struct Frame {
 pub(crate) struct Message {
     pub(crate) chunked: bool,
     pub(crate) bare: bool,
+    /// Its sender listens.
+    pub(crate) controlled: bool,
+    /// We have sent our last command about it.
+    pub(crate) closed: bool,
+    /// Its sender stands still on purpose.
+    pub(crate) paused: bool,
     /// What its first header announced.
     pub(crate) total: Option<u64>,
     /// Bytes of content that were checked and are in `payload`, or were written.
@@ -28,6 +35,8 @@ pub(crate) struct Message {
     /// When its first header was complete.
     pub(crate) begun: Instant,
     pub(crate) target: Target,
+    /// While it is under way.
+    pub(crate) admission: Option<Admission>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -43,12 +52,16 @@ impl Message {
         Message {
             chunked: header.kind != Kind::Message,
             bare: header.bare,
+            controlled: header.controlled,
+            closed: false,
+            paused: false,
             total: (header.kind == Kind::Large).then_some(header.len),
             received: 0,
             uncounted: false,
             crc: Hasher::new(),
             begun: Instant::now(),
             target: Target::Buffer,
+            admission: None,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use crc32fast::Hasher;
 
-use crate::message::header::{Header, HeaderBytes, Kind, TRAILER};
+use crate::message::header::{Command, Header, HeaderBytes, Kind, TRAILER};
 
 /// What the frames of a message have in common: one checksum runs over all of
 /// their headers and payloads.
@@ -15,15 +15,20 @@ pub(crate) struct Sequence {
 
 impl Sequence {
     /// The first header: of a message of a known length, or of a stream.
-    pub(crate) fn begin(kind: Kind, len: u64, bare: bool) -> (Sequence, HeaderBytes) {
+    pub(crate) fn begin(header: Header, bare: bool) -> (Sequence, HeaderBytes) {
         let mut sequence = Sequence { bare, crc: Hasher::new(), sent: 0 };
-        let header = sequence.header(Header::new(kind, len));
+        let header = sequence.header(header);
         (sequence, header)
     }
 
     /// The header of a chunk, whose payload is to follow.
     pub(crate) fn chunk(&mut self, len: usize, packed: bool) -> HeaderBytes {
         self.header(Header { packed, ..Header::new(Kind::Chunk, len as u64) })
+    }
+
+    /// A command between chunks: a header alone.
+    pub(crate) fn command(&mut self, command: Command) -> HeaderBytes {
+        self.header(command.header())
     }
 
     /// Covers a payload, or a part of it, that holds so many bytes of content.

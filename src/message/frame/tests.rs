@@ -1,7 +1,10 @@
 //! What can only be seen from inside: how much is allocated.
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::error::ErrorCode;
+use crate::fuzz::{damaged, fuzz};
 use crate::message::header::{Header, Kind, MAX_CHUNK};
 use crate::message::{send_message, send_stream};
 
@@ -88,4 +91,52 @@ fn storage_that_is_lent_is_used() {
     let storage = message.as_ptr();
     Incoming::default().receive(&mut &wire[..], &mut message, u64::MAX).unwrap();
     assert_eq!((message.as_ptr(), message.len()), (storage, 50_000));
+}
+
+/// What a sender may say: messages and streams, whole and broken off.
+fn wire() -> impl Strategy<Value = Vec<u8>> {
+    let content = (0usize..3_000).prop_map(|n| (0..n).map(|i| i as u8).collect::<Vec<u8>>());
+    let one = (0u8..3, content, 1usize..400).prop_map(|(kind, content, chunk)| {
+        let mut wire = Vec::new();
+        match kind {
+            0 => send_message(&mut wire, &content).unwrap(),
+            1 => drop(send_stream(&mut wire, &mut &content[..]).unwrap()),
+            _ => {
+                // As a foreign sender may cut it: a length first, then chunks.
+                wire.extend(Header::new(Kind::Large, 1 << 20).encode().as_slice());
+                for part in content.chunks(chunk) {
+                    let header = Header::new(Kind::Chunk, part.len() as u64).encode();
+                    let check = [header.as_slice(), part].concat();
+                    wire.extend(&check);
+                    wire.extend(crc32fast::hash(&check).to_be_bytes());
+                }
+            }
+        }
+        wire
+    });
+    prop::collection::vec(one, 1..4).prop_map(|all| all.concat())
+}
+
+#[test]
+fn fuzz_message_frames() {
+    fuzz((damaged(wire()), 1usize..500, any::<bool>()), |(wire, most, to_writer)| {
+        let mut incoming = Incoming::default();
+        let mut from = Pieces { bytes: &wire, most };
+        for _ in 0..8 {
+            let (mut message, mut written) = (Vec::new(), Vec::new());
+            let outcome = match to_writer {
+                true => incoming.receive_stream(&mut from, &mut written),
+                false => incoming.receive(&mut from, &mut message, 2_000),
+            };
+            prop_assert!(incoming.allocated() <= bound(wire.len()));
+            prop_assert!(message.len() <= 2_000 && written.len() <= wire.len());
+            match outcome {
+                Ok(arrived) if to_writer => prop_assert_eq!(arrived.bytes, written.len() as u64),
+                Ok(arrived) => prop_assert_eq!(arrived.bytes, message.len() as u64),
+                Err(e) if e.code() == ErrorCode::Timeout => break,
+                Err(_) => {}
+            }
+        }
+        Ok(())
+    });
 }

@@ -9,6 +9,7 @@ use snow::TransportState;
 use super::foreign::{self, HEADER, Link, NOISE, Style, YAMUX, frame, line, unframe};
 use super::{Upgrade, Upgraded};
 use crate::error::ErrorCode;
+use crate::fuzz::{damaged, fuzz};
 use crate::proto::noise::{Capabilities, Cipher, Identity};
 
 fn identity(seed: u8) -> Arc<Identity> {
@@ -346,4 +347,77 @@ proptest! {
         dialer.deliver(&wire[..cut.index(wire.len())]);
         prop_assert!(!dialer.has_ended());
     }
+}
+
+/// What is said to an upgrade of ours, and what is wrong with it.
+#[derive(Clone, Debug)]
+enum Said {
+    /// What two of ours say to each other, with this added to one turn by xor.
+    Ours { turn: usize, noise: Vec<u8> },
+    /// Lines, true and damaged, before Noise; then chance.
+    Lines { as_dialer: bool, wire: Vec<u8> },
+    /// Anything inside Noise, where yamux is agreed on.
+    Inside { plain: Vec<u8>, cut: usize },
+}
+
+fn said() -> impl Strategy<Value = Said> {
+    let lines = prop::collection::vec(
+        prop::sample::select(&[HEADER, NOISE, YAMUX, "na", "ls", "/tls/1.0.0"][..]),
+        0..6,
+    );
+    let lines = || lines.clone().prop_map(|all| all.iter().flat_map(|l| line(l)).collect());
+    let noise = prop::collection::vec(prop_oneof![20 => Just(0u8), 1 => any::<u8>()], 0..400);
+    prop_oneof![
+        (0..3usize, noise).prop_map(|(turn, noise)| Said::Ours { turn, noise }),
+        (any::<bool>(), damaged(lines()))
+            .prop_map(|(as_dialer, wire)| Said::Lines { as_dialer, wire }),
+        (damaged(lines()), 1..60usize).prop_map(|(plain, cut)| Said::Inside { plain, cut }),
+    ]
+}
+
+#[test]
+fn fuzz_upgrade() {
+    fuzz((said(), prop::collection::vec(1..90usize, 1..4)), |(said, portions)| {
+        match said {
+            Said::Ours { turn, noise } => {
+                let (mut a, mut b) =
+                    (Link::new(dialer(), &portions), Link::new(listener(), &portions));
+                let mut damaged = false;
+                for i in 0..3 {
+                    let mut wire = if i == 1 { b.take_all() } else { a.take_all() };
+                    if i == turn {
+                        damaged = wire.iter().zip(&noise).any(|(_, x)| *x != 0);
+                        wire.iter_mut().zip(&noise).for_each(|(byte, x)| *byte ^= x);
+                    }
+                    if i == 1 { a.deliver(&wire) } else { b.deliver(&wire) }
+                }
+                prop_assert_eq!(a.ended_well() && b.ended_well(), !damaged);
+            }
+            Said::Lines { as_dialer, wire } => {
+                let ours = if as_dialer { dialer() } else { listener() };
+                let mut link = Link::new(ours, &portions);
+                link.deliver(&wire);
+                prop_assert!(!link.ended_well());
+                prop_assert!(link.sent.len() <= 512 + 4 * wire.len());
+                prop_assert!(link.input.capacity() <= 4 * wire.len() + 1024);
+            }
+            Said::Inside { plain, cut } => {
+                let mut link = Link::new(listener(), &portions);
+                let mut theirs = foreign::dial_noise(&mut link, Style::Rust);
+                let wire: Vec<u8> = plain.chunks(cut).flat_map(|p| frame(&mut theirs, p)).collect();
+                link.deliver(&wire);
+                if link.ended_well() {
+                    // What was behind the agreement is there still, as it came.
+                    let left = link.upgraded().leftover;
+                    prop_assert!(
+                        left.len() < cut
+                            && plain
+                                .windows(left.len().max(1))
+                                .any(|w| left.is_empty() || w == &left[..])
+                    );
+                }
+            }
+        }
+        Ok(())
+    });
 }

@@ -85,6 +85,8 @@ const LIST: &str = "ls";
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fuzz::{damaged, fuzz};
+    use proptest::prelude::*;
 
     /// What a dialer for `protocol` and a listener for `served` make of each
     /// other when everything arrives in pieces of `piece` bytes.
@@ -138,5 +140,73 @@ mod tests {
             assert_eq!(Dialer::new(name, &mut out).err().unwrap().code(), ErrorCode::InvalidInput);
             assert!(out.is_empty());
         }
+    }
+    /// What a dialer, or a listener that refuses twice, may say.
+    fn lines() -> impl Strategy<Value = Vec<u8>> {
+        let known = prop::sample::select(
+            &[NOT_AVAILABLE, "/noise", "ls", "/x", "", "/multistream/1.0.0"][..],
+        );
+        let line = prop_oneof![4 => known.prop_map(str::to_owned), 1 => "[ -~]{0,1100}"];
+        (any::<bool>(), prop::collection::vec(line, 0..20)).prop_map(|(greets, lines)| {
+            let mut wire = if greets { line::HEADER.to_vec() } else { Vec::new() };
+            lines.iter().for_each(|line| line::write(line, &mut wire));
+            wire
+        })
+    }
+
+    #[test]
+    fn fuzz_multistream_listener() {
+        fuzz((damaged(lines()), 1usize..100), |(wire, piece)| {
+            let read = |piece: usize| {
+                let (mut listener, mut out) = (Listener::new(), Vec::new());
+                let mut at = 0;
+                while at < wire.len() {
+                    let part = &wire[at..wire.len().min(at + piece)];
+                    match listener.read(part, &mut out, &mut |p| p == "/noise") {
+                        Ok((n, None)) => {
+                            assert!(n > 0 && n <= part.len());
+                            at += n;
+                        }
+                        Ok((n, Some(agreed))) => return Ok((at + n, Some(agreed), out)),
+                        Err(e) => return Err(e.code()),
+                    }
+                }
+                Ok((at, None, out))
+            };
+            let whole = read(wire.len().max(1));
+            prop_assert_eq!(&read(piece), &whole);
+            prop_assert_eq!(&read(1), &whole);
+            if let Ok((_, agreed, out)) = whole {
+                prop_assert!(agreed.is_none_or(|p| p == "/noise"));
+                prop_assert!(out.len() <= line::HEADER.len() + 16 * 4 + 8);
+            }
+            Ok(())
+        });
+    }
+
+    #[test]
+    fn fuzz_multistream_dialer() {
+        fuzz((damaged(lines()), 1usize..100), |(wire, piece)| {
+            let read = |piece: usize| {
+                let mut dialer = Dialer::new("/noise", &mut Vec::new()).unwrap();
+                let mut at = 0;
+                while at < wire.len() {
+                    let part = &wire[at..wire.len().min(at + piece)];
+                    match dialer.read(part) {
+                        Ok((n, None)) => {
+                            assert!(n > 0 && n <= part.len());
+                            at += n;
+                        }
+                        Ok((n, Some(answer))) => return Ok((at + n, Some(answer))),
+                        Err(e) => return Err(e.code()),
+                    }
+                }
+                Ok((at, None))
+            };
+            let whole = read(wire.len().max(1));
+            prop_assert_eq!(&read(piece), &whole);
+            prop_assert_eq!(&read(1), &whole);
+            Ok(())
+        });
     }
 }

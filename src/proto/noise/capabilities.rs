@@ -9,7 +9,7 @@
 //! magic     4 bytes  "psub"
 //! version   1 byte   1
 //! ciphers   4 bytes  a set: bit 0 ChaCha20-Poly1305, bit 1 AES-256-GCM
-//! features  4 bytes  a set, empty so far: bit 0 is kept for resumable streams
+//! features  4 bytes  a set: bit 0 resumable streams
 //! ```
 //!
 //! Numbers are big-endian. Bits without a meaning are ignored, and so is what
@@ -40,6 +40,17 @@ impl Capabilities {
     pub(crate) fn new(ciphers: &[Cipher]) -> Capabilities {
         let fast = ciphers.iter().filter(|cipher| cipher.is_fast_here());
         Capabilities { ciphers: fast.fold(ALWAYS, |set, &cipher| set | bit(cipher)), features: 0 }
+    }
+
+    /// The same of a host that resumes streams, or does not.
+    pub(crate) fn resume(self, on: bool) -> Capabilities {
+        let features = if on { self.features | RESUME } else { self.features & !RESUME };
+        Capabilities { features, ..self }
+    }
+
+    /// Whether both hosts resume streams.
+    pub(crate) fn resumes_with(self, peer: Option<Capabilities>) -> bool {
+        self.features & peer.map_or(0, |peer| peer.features) & RESUME != 0
     }
 
     /// The cipher of the connection between two hosts: the same at both ends, for it
@@ -81,7 +92,7 @@ impl Capabilities {
 }
 
 impl Default for Capabilities {
-    /// Everything that this library and this processor can do.
+    /// Every cipher that this library and this processor have, and no feature.
     fn default() -> Capabilities {
         Capabilities::new(&Cipher::ALL)
     }
@@ -112,6 +123,9 @@ const fn bit(cipher: Cipher) -> u32 {
 /// What every libp2p node seals with.
 const ALWAYS: u32 = bit(Cipher::ChaCha20Poly1305);
 
+/// Streams that outlive their connection.
+const RESUME: u32 = 1;
+
 const MAGIC: &[u8] = b"psub";
 const VERSION: u8 = 1;
 
@@ -120,6 +134,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::fuzz::{damaged, fuzz};
 
     /// A payload whose extensions are `bytes`.
     fn payload(bytes: &[u8]) -> Vec<u8> {
@@ -195,6 +210,17 @@ mod tests {
         }
     }
 
+    #[test]
+    fn streams_are_resumed_where_both_do_it_and_nowhere_else() {
+        let [on, off] = [true, false].map(|on| Capabilities::with_aes().resume(on));
+        assert_eq!(on.encode(), field(20_531, b"psub\x01\0\0\0\x03\0\0\0\x01"));
+        assert_eq!((off, on.resume(false)), (Capabilities::with_aes(), off));
+        assert!(on.resumes_with(Some(on)));
+        for (ours, theirs) in [(on, Some(off)), (off, Some(on)), (on, None), (off, None)] {
+            assert!(!ours.resumes_with(theirs));
+        }
+    }
+
     proptest! {
         #[test]
         fn both_ends_come_to_the_same_cipher(a: [u32; 2], b: [u32; 2]) {
@@ -208,5 +234,23 @@ mod tests {
             let _ = Capabilities::find(&bytes);
             let _ = Capabilities::find(&saying(&bytes));
         }
+    }
+
+    #[test]
+    fn fuzz_capabilities() {
+        let wire = any::<[u32; 2]>()
+            .prop_map(|[ciphers, features]| payload(&Capabilities { ciphers, features }.encode()));
+        fuzz(damaged(wire), |wire| {
+            let ours = Capabilities::with_aes();
+            match Capabilities::find(&wire) {
+                // What was read says the same when it is said again.
+                Some(said) => {
+                    prop_assert_eq!(Capabilities::find(&payload(&said.encode())), Some(said));
+                    prop_assert_eq!(ours.cipher(Some(said)), said.cipher(Some(ours)));
+                }
+                None => prop_assert_eq!(ours.cipher(None), Cipher::ChaCha20Poly1305),
+            }
+            Ok(())
+        });
     }
 }

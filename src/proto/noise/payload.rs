@@ -87,6 +87,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::fuzz::{damaged, fuzz};
 
     /// A field in protobuf's encoding: number, wire type 2, length, bytes.
     fn field(number: u32, bytes: &[u8]) -> Vec<u8> {
@@ -167,5 +168,25 @@ mod tests {
         fn random_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..MAX_PAYLOAD + 9)) {
             let _ = Payload::decode_bounded(&bytes);
         }
+    }
+
+    #[test]
+    fn fuzz_noise_payload() {
+        let bytes = || prop::collection::vec(any::<u8>(), 0..100);
+        let wire = (bytes(), bytes(), bytes()).prop_map(|(key, signature, more)| {
+            let mut wire = encode(key, signature, Capabilities::with_aes());
+            wire.extend(field(4, &[field(2, &more), field(20_531, &more)].concat()));
+            wire
+        });
+        fuzz(damaged(wire), |wire| {
+            if let Ok(payload) = Payload::decode_bounded(&wire) {
+                let said = payload.encoded_len();
+                prop_assert!(said <= wire.len() + 64, "{said} bytes out of {}", wire.len());
+                prop_assert!(payload.early_muxer().is_none_or(|muxer| muxer == EARLY_MUXER));
+            }
+            // Capabilities are an extra: they never make a payload worse.
+            let _ = Capabilities::find(&wire);
+            Ok(())
+        });
     }
 }

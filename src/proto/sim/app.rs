@@ -103,7 +103,11 @@ impl App {
         let (b, c) = rest.split_at(rng.below(rest.len() + 1));
         let slices = [a, b, c].map(IoSlice::new);
         let slices = if rng.one_in(2) { &slices[..] } else { &[IoSlice::new(bytes)] };
-        let taken = tx.data(self.id, self.syn, &self.flow, slices)?;
+        let taken = if !self.syn && rng.one_in(2) {
+            tx.join(self.id, &self.flow, slices)?
+        } else {
+            tx.data(self.id, self.syn, &self.flow, slices)?
+        };
         assert!(taken <= n);
         self.syn &= taken == 0;
         self.sent += taken;
@@ -180,7 +184,7 @@ impl App {
 }
 
 /// What a stream carries in one of its directions: `n` bytes from `at` on.
-fn said(id: StreamId, by_opener: bool, at: usize, n: usize) -> &'static [u8] {
+pub(super) fn said(id: StreamId, by_opener: bool, at: usize, n: usize) -> &'static [u8] {
     static BYTES: OnceLock<Vec<u8>> = OnceLock::new();
     let bytes = BYTES.get_or_init(|| {
         let mut rng = Rng::new(0);

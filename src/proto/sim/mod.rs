@@ -7,8 +7,10 @@
 mod app;
 mod end;
 mod mux;
+mod resume;
 mod wire;
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use app::{App, Gone, Reads};
@@ -246,6 +248,25 @@ fn check_delivered(sender: &App, reader: &App) {
     }
 }
 
+/// Says which seed it was if the test fails before it is forgotten.
+struct Named(u64);
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        eprintln!("seed {0}: run again with POINTSUB_SEEDS={0}..{1}", self.0, self.0 + 1);
+    }
+}
+
+/// Those that are asked for, or so many.
+fn seeds(most: u64) -> Range<u64> {
+    let Ok(seeds) = std::env::var("POINTSUB_SEEDS") else { return 0..most };
+    let number = |s: &str| s.parse().expect("POINTSUB_SEEDS is a number or from..to");
+    match seeds.split_once("..") {
+        Some((from, to)) => number(from)..number(to),
+        None => 0..number(&seeds),
+    }
+}
+
 /// How long the applications do as they like before they come to an end.
 const STEPS: usize = 150;
 
@@ -255,27 +276,34 @@ const UPGRADES: usize = 32;
 
 #[cfg(test)]
 mod tests {
-    use std::ops::Range;
-
     use super::*;
+    use crate::testing::some_moment;
 
     #[test]
     fn whatever_two_ends_do_every_byte_arrives_in_its_place_or_a_fault_is_known() {
-        let started = Instant::now();
+        let started = some_moment();
         let mut seen = Seen::default();
-        for seed in seeds() {
+        let seeds = seeds(10_000);
+        for seed in seeds.clone() {
             let failing = Named(seed);
             let mut sim = Sim::new(seed, started);
             sim.run();
             seen.add(&sim);
             std::mem::forget(failing);
         }
-        println!("{seen:?} in {:?}", started.elapsed());
+        eprintln!("{seen:?}");
         // So that a simulation in which nothing happens does not pass for good.
-        if seeds().count() >= 1_000 {
+        if seeds.count() >= 1_000 {
             let Seen { bytes, grown, stalled, reset, dropped, faulty, failed } = seen;
             assert!([bytes, grown, stalled, reset, dropped, faulty, failed].iter().all(|n| *n > 0));
         }
+    }
+
+    #[test]
+    fn fuzz_two_connections() {
+        let started = some_moment();
+        // Others than those that every run tries.
+        crate::fuzz::fuzz_seeds(|seed| Sim::new(seed.wrapping_add(1 << 32), started).run());
     }
 
     /// What the seeds led to, so that it can be seen that they led anywhere.
@@ -303,24 +331,6 @@ mod tests {
                     self.dropped += usize::from(app.gone == Gone::Dropped);
                 }
             }
-        }
-    }
-
-    /// Says which seed it was if the test fails before it is forgotten.
-    struct Named(u64);
-
-    impl Drop for Named {
-        fn drop(&mut self) {
-            eprintln!("seed {0}: run again with POINTSUB_SEEDS={0}..{1}", self.0, self.0 + 1);
-        }
-    }
-
-    fn seeds() -> Range<u64> {
-        let Ok(seeds) = std::env::var("POINTSUB_SEEDS") else { return 0..10_000 };
-        let number = |s: &str| s.parse().expect("POINTSUB_SEEDS is a number or from..to");
-        match seeds.split_once("..") {
-            Some((from, to)) => number(from)..number(to),
-            None => 0..number(&seeds),
         }
     }
 }

@@ -10,7 +10,9 @@ use super::wire::{Rng, Wire};
 use crate::error::Result;
 use crate::proto::buf::RecvBuf;
 use crate::proto::noise::{Opener, Sealer};
-use crate::proto::yamux::{Control, ControlQueue, Event, Flow, Role, Rx, STORAGE, StreamId, Tx};
+use crate::proto::yamux::{
+    Batch, Control, ControlQueue, Event, Flow, Role, Rx, STORAGE, StreamId, Tx,
+};
 
 /// What the halves are made of.
 pub(super) struct Keys {
@@ -33,6 +35,7 @@ pub(super) struct Mux {
     /// What windows may still grow by.
     reserve: u32,
     /// Storage that is not lent.
+    batch: Batch,
     storage: Vec<u8>,
 }
 
@@ -44,11 +47,12 @@ impl Mux {
             profile,
             rx: Rx::new(opener, role, leftover),
             tx: Tx::new(sealer, role),
-            queue: ControlQueue::new(),
+            queue: ControlQueue::new(32),
             streams: BTreeMap::new(),
             refused: Vec::new(),
             pings: VecDeque::new(),
             reserve: 3 << 19,
+            batch: Batch::default(),
             storage: vec![0; STORAGE],
         }
     }
@@ -92,10 +96,13 @@ impl Mux {
     /// Writes to the network up to `n` bytes of what waits; returns how much.
     pub(super) fn flush(&mut self, n: usize, wire: &mut Wire) -> Result<usize> {
         self.control()?;
-        let n = self.tx.pending().min(n).min(wire.room());
-        wire.write(&self.tx.transmit()[..n]);
-        self.tx.consume(n);
-        if let Some(storage) = self.tx.reclaim() {
+        if self.batch.pending().is_empty() {
+            self.batch = self.tx.take()?;
+        }
+        let n = self.batch.pending().len().min(n).min(wire.room());
+        wire.write(&self.batch.pending()[..n]);
+        self.batch.consume(n);
+        if let Some(storage) = self.batch.reclaim() {
             self.storage = storage;
         }
         Ok(n)
@@ -129,7 +136,7 @@ impl Mux {
             Event::Ping(value) => queue.push(Control::Pong(value))?,
             Event::Pong(value) => assert_eq!(self.pings.pop_front(), Some(value), "a wrong pong"),
             Event::Unwanted { id } => queue.push(Control::Reset { id })?,
-            Event::Acked { .. } | Event::Credit { .. } => {}
+            Event::Acked { .. } | Event::Credit { .. } | Event::Received { .. } => {}
             Event::GoAway(code) => panic!("nobody says go-away {code}"),
         }
         Ok(true)
@@ -221,7 +228,7 @@ impl Mux {
     }
 
     fn control(&mut self) -> Result<()> {
-        if self.tx.needs_storage() {
+        if self.tx.needs_storage() && !self.storage.is_empty() {
             self.tx.lend(std::mem::take(&mut self.storage));
         }
         self.tx.control(&mut self.queue)
@@ -242,7 +249,7 @@ impl Mux {
 
     /// Nothing that could be said is unsaid, nothing that was heard is undone.
     pub(super) fn check_quiet(&self) {
-        assert!(self.queue.is_empty() && self.tx.pending() == 0);
+        assert!(self.queue.is_empty() && self.tx.pending() + self.batch.pending().len() == 0);
         assert!(self.pings.is_empty(), "a ping was not answered");
     }
 }

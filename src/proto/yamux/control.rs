@@ -18,6 +18,9 @@ pub(crate) enum Control {
     Fin { id: StreamId },
     /// We give the stream up.
     Reset { id: StreamId },
+    /// So much of a resumable stream has arrived, as the low 32 bits of the count. It
+    /// needs no credit, and a newer count takes the place of one that waits.
+    Received { id: StreamId, received: u32 },
     /// Asks for a pong of this value.
     Ping(u32),
     /// Answers a ping.
@@ -32,8 +35,8 @@ pub(crate) enum Control {
 /// What waits to be said: coalesced, and bounded whatever a peer does.
 ///
 /// Acks, replies, FINs and resets of one stream stay in their order and come
-/// before window updates, pongs, pings and the go-away; so a ping that is pushed
-/// behind a FIN is written behind it. Data that is written by [`Tx::data`] does
+/// before receipts, window updates, pongs, pings and the go-away; so a ping or a
+/// receipt that is pushed behind a FIN is written behind it. Data that is written by [`Tx::data`] does
 /// not pass through here: whoever writes it first empties the queue.
 ///
 /// [`Tx::data`]: super::Tx::data
@@ -42,9 +45,11 @@ pub(crate) struct ControlQueue {
     ordered: VecDeque<Ordered>,
     /// Replies without credit, and what must not overtake them.
     stalled: VecDeque<Ordered>,
+    most_pongs: usize,
     /// The streams whose reset waits in `ordered`.
     resets: BTreeSet<StreamId>,
     reply_bytes: usize,
+    receipts: BTreeMap<StreamId, u32>,
     windows: BTreeMap<StreamId, u32>,
     pongs: VecDeque<u32>,
     pings: VecDeque<u32>,
@@ -64,8 +69,9 @@ enum What {
 }
 
 impl ControlQueue {
-    pub(crate) fn new() -> ControlQueue {
-        ControlQueue::default()
+    /// With room for so many pongs.
+    pub(crate) fn new(most_pongs: usize) -> ControlQueue {
+        ControlQueue { most_pongs, ..ControlQueue::default() }
     }
 
     /// Adds `control` to what waits.
@@ -81,6 +87,7 @@ impl ControlQueue {
             Control::Ack { id } => self.push_ordered(id, What::Say(Flags::ACK)),
             Control::Fin { id } => self.push_ordered(id, What::Say(Flags::FIN)),
             Control::Reset { id } => self.push_reset(id),
+            Control::Received { id, received } => self.push_received(id, received),
             Control::Reply { id, flow, bytes } => {
                 if bytes.is_empty() {
                     return Ok(());
@@ -92,7 +99,7 @@ impl ControlQueue {
                 Ok(())
             }
             Control::Ping(value) => push_bounded(&mut self.pings, value, MAX_PINGS, "pings"),
-            Control::Pong(value) => push_bounded(&mut self.pongs, value, MAX_PONGS, "pongs"),
+            Control::Pong(value) => push_bounded(&mut self.pongs, value, self.most_pongs, "pongs"),
             Control::GoAway(code) => {
                 self.go_away = Some(code);
                 Ok(())
@@ -103,11 +110,17 @@ impl ControlQueue {
     /// Whether nothing waits that could be written now.
     pub(crate) fn is_empty(&self) -> bool {
         self.ordered.is_empty()
+            && self.receipts.is_empty()
             && self.windows.is_empty()
             && self.pongs.is_empty()
             && self.pings.is_empty()
             && self.go_away.is_none()
             && !self.stalled.iter().any(Ordered::has_credit)
+    }
+
+    /// Whether a receipt of this stream waits.
+    pub(crate) fn has_receipt(&self, id: StreamId) -> bool {
+        self.receipts.contains_key(&id)
     }
 
     /// How many bytes of replies wait.
@@ -119,6 +132,7 @@ impl ControlQueue {
     /// Drops what waits for a stream that the peer has reset.
     pub(crate) fn forget(&mut self, id: StreamId) {
         self.windows.remove(&id);
+        self.receipts.remove(&id);
         self.resets.remove(&id);
         let mut freed = 0;
         for queue in [&mut self.ordered, &mut self.stalled] {
@@ -135,7 +149,9 @@ impl ControlQueue {
         let mut out = Filler { out, len: 0 };
         self.fill_ordered(&mut out);
         while out.fits(Header::LEN) {
-            let header = if let Some((id, delta)) = self.windows.pop_first() {
+            let header = if let Some((id, received)) = self.receipts.pop_first() {
+                Header::received(id, received)
+            } else if let Some((id, delta)) = self.windows.pop_first() {
                 Header::window(id, Flags::NONE, delta)
             } else if let Some(value) = self.pongs.pop_front() {
                 Header::ping(Flags::ACK, value)
@@ -204,8 +220,15 @@ impl ControlQueue {
             self.forget(id);
         }
         self.windows.remove(&id);
+        self.receipts.remove(&id);
         self.push_ordered(id, What::Say(Flags::RST))?;
         self.resets.insert(id);
+        Ok(())
+    }
+
+    fn push_received(&mut self, id: StreamId, received: u32) -> Result<()> {
+        bound(self.receipts.len() + 1, MAX_WINDOWS, "receipts")?;
+        self.receipts.insert(id, received);
         Ok(())
     }
 
@@ -277,9 +300,6 @@ fn bound(n: usize, max: usize, what: &str) -> Result<()> {
     Ok(())
 }
 
-/// Pongs that wait: as in go.
-const MAX_PONGS: usize = 32;
-
 /// Pings of our own that wait. Their owner sends one at a time.
 const MAX_PINGS: usize = 32;
 
@@ -292,5 +312,5 @@ const MAX_ORDERED: usize = 16_384;
 /// Bytes of replies that wait: 2 KiB for each stream that may be negotiating.
 const MAX_REPLY_BYTES: usize = 256 * 1024;
 
-/// Streams whose window updates wait.
+/// Streams whose window updates wait, and as many whose receipts do.
 const MAX_WINDOWS: usize = 16_384;

@@ -41,6 +41,30 @@ impl Flow {
         debug_assert!(before.checked_add(n).is_some(), "a window above 4 GiB was granted");
     }
 
+    /// What was announced so far began with a head of `head` bytes, which are outside
+    /// the window: behind it the peer may send `window`. Only the side that reads the
+    /// peer's frames may call it, and before anything else is granted.
+    ///
+    /// # Errors
+    ///
+    /// `ProtocolViolation`: it has sent more already.
+    pub(crate) fn begin_behind(&self, head: usize, window: u32) -> Result<()> {
+        let left = u64::from(self.allowance.load(Ordering::Acquire));
+        let behind = (left + head as u64 + u64::from(window)).checked_sub(INITIAL_WINDOW.into());
+        let Some(behind) = behind.and_then(|n| u32::try_from(n).ok()) else {
+            return Err(violation("more than a session's window behind its head"));
+        };
+        self.allowance.store(behind, Ordering::Release);
+        Ok(())
+    }
+
+    /// The peer has named the window behind its head; `extra` bytes of a head of ours
+    /// are still to be sent before that counts. Nothing else is being sent.
+    pub(crate) fn set_credit(&self, window: u32, extra: usize) {
+        let extra = u32::try_from(extra).unwrap_or(u32::MAX);
+        self.credit.store(window.saturating_add(extra), Ordering::Release);
+    }
+
     /// What we let the peer send and it has not announced yet.
     #[cfg(test)]
     pub(crate) fn allowance(&self) -> u64 {

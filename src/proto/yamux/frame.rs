@@ -44,6 +44,8 @@ pub(crate) enum Kind {
     WindowUpdate = 1,
     Ping = 2,
     GoAway = 3,
+    /// Private to two hosts of this library: how much of a resumable stream arrived.
+    Received = 0x50,
 }
 
 /// What a frame says beside its kind.
@@ -83,7 +85,7 @@ impl BitOr for Flags {
 }
 
 /// The header of a frame. `length` is the length of the body only in a DATA
-/// frame; elsewhere it is a credit, a value to echo, or an error code.
+/// frame; elsewhere it is a credit, a value to echo, an error code, or a count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
     pub(crate) kind: Kind,
@@ -112,6 +114,10 @@ impl Header {
         Header { kind: Kind::GoAway, flags: Flags::NONE, id: SESSION, length: code }
     }
 
+    pub(crate) fn received(id: StreamId, received: u32) -> Header {
+        Header { kind: Kind::Received, flags: Flags::NONE, id, length: received }
+    }
+
     pub(crate) fn encode(self) -> [u8; Header::LEN] {
         let mut out = [0; Header::LEN];
         out[0] = VERSION;
@@ -135,7 +141,8 @@ impl Header {
             1 => Kind::WindowUpdate,
             2 => Kind::Ping,
             3 => Kind::GoAway,
-            _ => return Err(violation(format!("a yamux frame of the unknown type {kind}"))),
+            0x50 => Kind::Received,
+            _ => return Err(unknown(kind)),
         };
         Ok(Header {
             kind,
@@ -149,6 +156,11 @@ impl Header {
 /// The peer broke yamux's rules: the connection ends.
 pub(super) fn violation(what: impl Into<String>) -> Error {
     Error::new(ErrorCode::ProtocolViolation, what)
+}
+
+/// Nobody can tell where a frame of a type ends that is not known.
+pub(super) fn unknown(kind: u8) -> Error {
+    violation(format!("a yamux frame of the unknown type {kind}"))
 }
 
 /// The id that means the whole connection.
@@ -170,6 +182,7 @@ mod tests {
         assert_eq!(Header::decode(&golden).unwrap(), header);
         assert_eq!(Header::ping(Flags::ACK, 7).encode(), [0, 2, 0, 2, 0, 0, 0, 0, 0, 0, 0, 7]);
         assert_eq!(Header::go_away(1).encode(), [0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+        assert_eq!(Header::received(5, 9).encode(), [0, 0x50, 0, 0, 0, 0, 0, 5, 0, 0, 0, 9]);
     }
 
     #[test]
@@ -188,7 +201,7 @@ mod tests {
                 Ok(header) => prop_assert_eq!(header.encode(), bytes),
                 Err(e) => {
                     prop_assert_eq!(e.code(), ErrorCode::ProtocolViolation);
-                    prop_assert!(bytes[0] != 0 || bytes[1] > 3);
+                    prop_assert!(bytes[0] != 0 || bytes[1] > 3 && bytes[1] != 0x50);
                 }
             }
         }

@@ -18,13 +18,12 @@ mod tx;
 mod window;
 
 pub(crate) use control::{Control, ControlQueue};
-pub(crate) use flow::Flow;
-#[cfg(test)]
-pub(crate) use flow::INITIAL_WINDOW;
+pub(crate) use flow::{Flow, INITIAL_WINDOW};
 pub(crate) use frame::{Role, StreamId};
+pub(crate) use out::Batch;
 pub(crate) use records::{Body, MIN_RECV_BUF};
 pub(crate) use rx::{Event, Rx};
 #[cfg(test)]
 pub(crate) use tx::STORAGE;
 pub(crate) use tx::Tx;
-pub(crate) use window::RecvWindow;
+pub(crate) use window::{MAX_WINDOW, RecvWindow};

@@ -3,55 +3,44 @@
 use super::records::PREFIX;
 use crate::proto::noise::{MAX_FRAME, MAX_PLAIN, TAG};
 
-/// A linear buffer over storage that is lent, with whole Noise frames in it.
+/// Storage that is lent, with whole Noise frames in it.
 #[derive(Default)]
 pub(super) struct Outbox {
     data: Vec<u8>,
-    start: usize,
     end: usize,
 }
 
 impl Outbox {
     pub(super) fn lend(&mut self, storage: Vec<u8>) {
-        debug_assert!(self.pending().is_empty(), "storage was lent over what is pending");
-        *self = Outbox { data: storage, start: 0, end: 0 };
-    }
-
-    pub(super) fn reclaim(&mut self) -> Option<Vec<u8>> {
-        if self.data.is_empty() || !self.pending().is_empty() {
-            return None;
-        }
-        Some(std::mem::take(self).data)
+        debug_assert!(self.end == 0, "storage was lent over what is pending");
+        *self = Outbox { data: storage, end: 0 };
     }
 
     pub(super) fn has_storage(&self) -> bool {
         !self.data.is_empty()
     }
 
-    pub(super) fn pending(&self) -> &[u8] {
-        &self.data[self.start..self.end]
+    pub(super) fn capacity(&self) -> usize {
+        self.data.len()
     }
 
-    pub(super) fn consume(&mut self, n: usize) {
-        assert!(n <= self.end - self.start, "consumed more than is pending");
-        self.start += n;
-        if self.start == self.end {
-            (self.start, self.end) = (0, 0);
-        }
+    pub(super) fn pending(&self) -> usize {
+        self.end
     }
 
-    /// How many bytes may be pending before nothing more fits. A short rest of
-    /// what was written moves to the front; a long one is waited for instead.
-    pub(super) fn room(&mut self) -> usize {
-        if self.start > 0 && self.end - self.start <= MOVED {
-            self.data.copy_within(self.start..self.end, 0);
-            (self.start, self.end) = (0, self.end - self.start);
-        }
+    /// Everything that is pending, with the storage that it is in.
+    pub(super) fn take(&mut self) -> Batch {
+        let Outbox { data, end } = std::mem::take(self);
+        Batch { data, start: 0, end }
+    }
+
+    /// How many bytes may be pending before nothing more fits.
+    pub(super) fn room(&self) -> usize {
         self.data.len() - self.end
     }
 
     /// How long the longest plaintext of one more Noise frame may be.
-    pub(super) fn plain_room(&mut self) -> usize {
+    pub(super) fn plain_room(&self) -> usize {
         self.room().saturating_sub(OVERHEAD).min(MAX_PLAIN)
     }
 
@@ -70,8 +59,40 @@ impl Outbox {
     }
 }
 
+/// Noise frames on their way to the socket: whole ones, but for the first if a part of
+/// it was taken.
+#[derive(Default)]
+pub(crate) struct Batch {
+    data: Vec<u8>,
+    start: usize,
+    end: usize,
+}
+
+impl Batch {
+    /// What the socket is to take next.
+    pub(crate) fn pending(&self) -> &[u8] {
+        &self.data[self.start..self.end]
+    }
+
+    /// The socket has taken the first `n` bytes.
+    pub(crate) fn consume(&mut self, n: usize) {
+        assert!(n <= self.end - self.start, "consumed more than is pending");
+        self.start += n;
+    }
+
+    /// How much memory it has.
+    pub(crate) fn capacity(&self) -> usize {
+        self.data.len()
+    }
+
+    /// Its storage, if nothing is pending.
+    pub(crate) fn reclaim(&mut self) -> Option<Vec<u8>> {
+        if self.data.is_empty() || self.start < self.end {
+            return None;
+        }
+        Some(std::mem::take(self).data)
+    }
+}
+
 /// What a Noise frame has around its plaintext.
 pub(super) const OVERHEAD: usize = PREFIX + TAG;
-
-/// A rest of at most so many bytes is moved.
-const MOVED: usize = 4 * 1024;

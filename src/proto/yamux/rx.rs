@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::flow::Flow;
-use super::frame::{Flags, Header, Kind, Role, SESSION, StreamId, violation};
+use super::frame::{Flags, Header, Kind, Role, SESSION, StreamId, unknown, violation};
 use super::records::{Body, Records};
 use super::streams::Streams;
 use super::window::MAX_WINDOW;
@@ -19,6 +19,8 @@ pub(crate) struct Rx<S> {
     streams: Streams<Entry<S>>,
     frame: Frame,
     unwanted: Recent,
+    /// The peer may tell how much of a stream it has received.
+    receipts: bool,
     frames: u64,
     /// Those of them that carried nothing and changed nothing.
     idle: u64,
@@ -43,6 +45,8 @@ pub(crate) enum Event<'a, S> {
     Reset { stream: &'a S, code: u32 },
     /// It lets us send more.
     Credit { stream: &'a S },
+    /// So much of a resumable stream has reached it, as the low 32 bits of the count.
+    Received { stream: &'a S, received: u32 },
     /// It waits for a pong of this value.
     Ping(u32),
     /// It answered a ping of this value.
@@ -65,10 +69,17 @@ impl<S> Rx<S> {
             streams: Streams::new(),
             frame: Frame::default(),
             unwanted: Recent::default(),
+            receipts: false,
             frames: 0,
             idle: 0,
             failed: None,
         }
+    }
+
+    /// Both ends resume streams: the frames that tell what was received are taken
+    /// from now on. Before, they end the connection as any unknown type does.
+    pub(crate) fn take_receipts(&mut self) {
+        self.receipts = true;
     }
 
     /// The next event in `buf`, which holds Noise frames as they came, in the
@@ -172,6 +183,8 @@ impl<S> Rx<S> {
             Kind::Data if header.length > MAX_WINDOW => {
                 Err(violation("DATA longer than any window"))
             }
+            Kind::Received if !self.receipts => Err(unknown(header.kind as u8)),
+            Kind::Received => Ok(self.received(header)),
             Kind::Data | Kind::WindowUpdate if header.flags.has(Flags::SYN) => self.open(header),
             Kind::Data | Kind::WindowUpdate => self.go_on(header).map(|()| None),
         }
@@ -197,6 +210,12 @@ impl<S> Rx<S> {
         self.frame.take_credit();
         self.frame.due.take(Flags::ACK);
         Ok(Some(Step::Opened { id, flow }))
+    }
+
+    /// A receipt. One for a stream that is not there comes too late and says nothing.
+    fn received(&self, header: Header) -> Option<Step> {
+        let entry = self.streams.get(header.id)?;
+        (!entry.reset).then_some(Step::Received(header.id, header.length))
     }
 
     /// A frame of a stream that is open already, or that is not there.
@@ -278,6 +297,7 @@ impl<S> Rx<S> {
             Step::Fin(id) => Event::Fin { stream: stream(id) },
             Step::Reset(id, code) => Event::Reset { stream: stream(id), code },
             Step::Credit(id) => Event::Credit { stream: stream(id) },
+            Step::Received(id, received) => Event::Received { stream: stream(id), received },
             Step::Ping(value) => Event::Ping(value),
             Step::Pong(value) => Event::Pong(value),
             Step::GoAway(code) => Event::GoAway(code),
@@ -302,6 +322,7 @@ enum Step {
     Fin(StreamId),
     Reset(StreamId, u32),
     Credit(StreamId),
+    Received(StreamId, u32),
     Ping(u32),
     Pong(u32),
     GoAway(u32),

@@ -5,12 +5,12 @@ use std::io::IoSlice;
 use super::control::ControlQueue;
 use super::flow::Flow;
 use super::frame::{Flags, Header, Role, StreamId};
-use super::out::{OVERHEAD, Outbox};
+use super::out::{Batch, OVERHEAD, Outbox};
 use crate::error::Result;
 use crate::proto::noise::{MAX_PLAIN, Sealer, TAG};
 
 /// Seals what is to be written into storage that is lent to it, and holds it
-/// until the socket has taken it.
+/// until it is taken to the socket.
 ///
 /// Whoever writes data first calls [`Tx::control`], so that data does not
 /// overtake a reply on its stream.
@@ -19,11 +19,18 @@ pub(crate) struct Tx {
     role: Role,
     next_id: StreamId,
     out: Outbox,
+    open: Option<Open>,
+}
+
+/// A short DATA frame that may grow still, behind what is sealed.
+struct Open {
+    id: StreamId,
+    body: usize,
 }
 
 impl Tx {
     pub(crate) fn new(sealer: Sealer, role: Role) -> Tx {
-        Tx { sealer, role, next_id: role.first_id(), out: Outbox::default() }
+        Tx { sealer, role, next_id: role.first_id(), out: Outbox::default(), open: None }
     }
 
     /// The id of the next stream of ours. None once they have run out: the
@@ -42,7 +49,7 @@ impl Tx {
 
     /// Seals as much of `bufs` as there is credit for and as fits the storage;
     /// returns how many bytes that is. 0: there is no credit, or, where there
-    /// is, what is pending must be written first. `syn` opens a stream of ours
+    /// is, what is pending must be taken first. `syn` opens a stream of ours
     /// with its first bytes; nothing was said if 0 is returned.
     ///
     /// # Errors
@@ -56,6 +63,7 @@ impl Tx {
         bufs: &[IoSlice<'_>],
     ) -> Result<usize> {
         debug_assert!(!syn || self.role.opens(id), "a SYN with an id of the peer's");
+        self.close()?;
         self.provide_storage();
         let credit = usize::try_from(flow.credit()).unwrap_or(usize::MAX);
         let mut payload = Payload::new(bufs);
@@ -74,6 +82,53 @@ impl Tx {
         Ok(taken)
     }
 
+    /// The same for a short one that others may follow: they share a frame until something
+    /// else is sealed, or all of it taken.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tx::data`].
+    pub(crate) fn join(
+        &mut self,
+        id: StreamId,
+        flow: &Flow,
+        bufs: &[IoSlice<'_>],
+    ) -> Result<usize> {
+        let mut payload = Payload::new(bufs);
+        let n = payload.len_up_to(SMALL + 1);
+        let before = match &self.open {
+            Some(open) if open.id == id => open.body,
+            _ => {
+                self.close()?;
+                self.provide_storage();
+                0
+            }
+        };
+        let body = before + n;
+        let fits = body <= MAX_JOINED && Header::LEN + body + OVERHEAD <= self.out.room();
+        if n == 0 || n > SMALL || n as u64 > flow.credit() || !fits {
+            return self.data(id, false, flow, bufs);
+        }
+        payload.gather(&mut self.out.next(Header::LEN + body)[Header::LEN + before..][..n]);
+        flow.spend(n as u32);
+        self.open = Some(Open { id, body });
+        Ok(n)
+    }
+
+    /// Seals the frame that could have grown.
+    pub(crate) fn close(&mut self) -> Result<()> {
+        let Some(Open { id, body }) = self.open.take() else { return Ok(()) };
+        let header = Header::data(id, Flags::NONE, body as u32).encode();
+        self.out.next(Header::LEN)[..Header::LEN].copy_from_slice(&header);
+        self.seal_in_place(Header::LEN + body)
+    }
+
+    /// Whether a DATA frame of `n` bytes can be sealed now, as far as room goes. If not,
+    /// it can once what is pending was taken.
+    pub(crate) fn fits(&self, n: usize) -> bool {
+        self.needs_storage() || self.open_len() + sealed_len(n) <= self.out.room()
+    }
+
     /// Seals what waits in `queue`, many frames of yamux to one of Noise, until
     /// it is empty or the storage full.
     ///
@@ -82,6 +137,7 @@ impl Tx {
     /// As [`Tx::data`].
     pub(crate) fn control(&mut self, queue: &mut ControlQueue) -> Result<()> {
         while !queue.is_empty() {
+            self.close()?;
             self.provide_storage();
             let room = self.out.plain_room();
             if room < Header::LEN {
@@ -96,20 +152,29 @@ impl Tx {
         Ok(())
     }
 
-    /// What the socket is to take next: whole Noise frames, but for the first if
-    /// a part of it was taken.
-    pub(crate) fn transmit(&self) -> &[u8] {
-        self.out.pending()
-    }
-
-    /// The socket has taken the first `n` bytes.
-    pub(crate) fn consume(&mut self, n: usize) {
-        self.out.consume(n);
-    }
-
     /// How many bytes wait for the socket.
     pub(crate) fn pending(&self) -> usize {
-        self.out.pending().len()
+        self.out.pending() + self.open_len()
+    }
+
+    fn open_len(&self) -> usize {
+        self.open.as_ref().map_or(0, |open| Header::LEN + open.body + OVERHEAD)
+    }
+
+    /// Takes what is pending out, storage and all, to be written while more is sealed
+    /// behind it. Empty: nothing is.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tx::data`].
+    pub(crate) fn take(&mut self) -> Result<Batch> {
+        self.close()?;
+        Ok(self.out.take())
+    }
+
+    /// How much storage it has.
+    pub(crate) fn capacity(&self) -> usize {
+        self.out.capacity()
     }
 
     /// Lends the storage to seal into: initialised, as long as what may be
@@ -123,11 +188,6 @@ impl Tx {
     /// called, the storage is allocated.
     pub(crate) fn needs_storage(&self) -> bool {
         !self.out.has_storage()
-    }
-
-    /// Gives the storage back, if nothing is pending.
-    pub(crate) fn reclaim(&mut self) -> Option<Vec<u8>> {
-        self.out.reclaim()
     }
 
     /// One DATA frame of the next `n` bytes: a short one in one Noise frame with
@@ -256,6 +316,9 @@ fn sealed_len(n: usize) -> usize {
 /// Up to this, a body is copied behind its header and sealed with it: cheaper
 /// than a frame more.
 const SMALL: usize = 4 * 1024;
+
+/// Short writes share frames up to this.
+const MAX_JOINED: usize = 16 * 1024;
 
 /// The longest body: a full Noise frame, and a little more beside the header, so
 /// that 64 KiB are one frame of yamux and two of Noise.

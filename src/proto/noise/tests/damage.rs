@@ -12,6 +12,7 @@ use super::foreign::{answer, dial, signed};
 use super::vectors::hex;
 use super::*;
 use crate::error::ErrorCode;
+use crate::fuzz::{damaged, fuzz};
 use crate::proto::noise::payload::MAX_PAYLOAD;
 use crate::proto::noise::resolver::{AwsLc, Dh25519};
 
@@ -67,6 +68,40 @@ proptest! {
         }
         prop_assert!(!ours.is_secured());
     }
+}
+
+#[test]
+fn fuzz_noise_handshake() {
+    // A message of the right length with anything inside, or a damaged real one.
+    let framed = damaged(Just(vec![7; 96])).prop_map(|mut bytes| {
+        bytes.truncate(MAX_PAYLOAD);
+        let mut wire = (bytes.len() as u16).to_be_bytes().to_vec();
+        wire.append(&mut bytes);
+        wire
+    });
+    let damages = damaged(Just(Vec::new()));
+    fuzz((1..=3usize, any::<bool>(), framed, damages), |(message, replace, framed, noise)| {
+        let (mut before, mut after) = (Vec::new(), Vec::new());
+        let (a, b) = talk(alice_dials(BOB.peer_id()), bob_listens(), |number, bytes| {
+            if number == message {
+                before = bytes.clone();
+                match replace {
+                    true => *bytes = framed.clone(),
+                    false => {
+                        let n = bytes.len().min(noise.len());
+                        bytes.iter_mut().zip(&noise[..n]).for_each(|(b, x)| *b ^= x);
+                        bytes.truncate(bytes.len() - usize::from(noise.is_empty()));
+                    }
+                }
+                after = bytes.clone();
+            }
+        });
+        if before != after && !after.starts_with(&before) {
+            prop_assert!(!b.is_secured());
+            prop_assert_eq!(a.is_secured(), message == 3);
+        }
+        Ok(())
+    });
 }
 
 #[test]

@@ -16,7 +16,7 @@ fn said(queue: &mut ControlQueue) -> Vec<Told> {
         peer.rx.insert(id, Flow::new(), id);
     }
     tx.control(queue).unwrap();
-    peer.buf.extend(tx.transmit());
+    peer.buf.extend(tx.take().unwrap().pending());
     peer.told().unwrap()
 }
 
@@ -26,7 +26,7 @@ fn reply(id: StreamId, flow: &Arc<Flow>, bytes: &[u8]) -> Control {
 
 #[test]
 fn ack_reply_and_fin_of_a_stream_keep_their_order_and_a_ping_comes_behind() {
-    let mut queue = ControlQueue::new();
+    let mut queue = ControlQueue::new(32);
     let flow = Flow::new();
     queue.push(Control::GoAway(0)).unwrap();
     queue.push(Control::Ping(5)).unwrap();
@@ -45,10 +45,40 @@ fn ack_reply_and_fin_of_a_stream_keep_their_order_and_a_ping_comes_behind() {
 }
 
 #[test]
+fn a_receipt_comes_behind_the_fin_and_only_the_newest_is_said() {
+    let mut queue = ControlQueue::new(32);
+    let received = |id, received| Control::Received { id, received };
+    for control in [received(2, 5), received(4, 1), Control::Fin { id: 2 }, received(2, 6)] {
+        queue.push(control).unwrap();
+    }
+    let mut peer = Peer::new();
+    peer.rx.take_receipts();
+    let mut tx = Tx::new(pair(&[7; 32]).0, Role::Dialer);
+    for id in [2, 4] {
+        peer.rx.insert(id, Flow::new(), id);
+    }
+    tx.control(&mut queue).unwrap();
+    assert!(queue.is_empty());
+    peer.buf.extend(tx.take().unwrap().pending());
+    let expected = [Told::Fin(2), Told::Received(2, 6), Told::Received(4, 1)];
+    assert_eq!(peer.told().unwrap(), expected);
+}
+
+#[test]
+fn nothing_is_said_of_a_stream_behind_its_reset() {
+    let mut queue = ControlQueue::new(32);
+    queue.push(Control::Received { id: 2, received: 5 }).unwrap();
+    queue.push(Control::Reset { id: 2 }).unwrap();
+    queue.push(Control::Received { id: 4, received: 5 }).unwrap();
+    queue.forget(4);
+    assert_eq!(said(&mut queue), [Told::Reset(2, 0)]);
+}
+
+#[test]
 fn what_waits_shares_one_noise_frame() {
     let (sealer, _) = pair(&[7; 32]);
     let mut tx = Tx::new(sealer, Role::Dialer);
-    let mut queue = ControlQueue::new();
+    let mut queue = ControlQueue::new(32);
     for id in 0..100 {
         queue.push(Control::Window { id, delta: 1 }).unwrap();
     }
@@ -58,7 +88,7 @@ fn what_waits_shares_one_noise_frame() {
 
 #[test]
 fn window_updates_of_one_stream_add_up() {
-    let mut queue = ControlQueue::new();
+    let mut queue = ControlQueue::new(32);
     for delta in [1, 10, 100] {
         queue.push(Control::Window { id: 2, delta }).unwrap();
     }
@@ -68,14 +98,14 @@ fn window_updates_of_one_stream_add_up() {
     let flow = Flow::new();
     peer.rx.insert(2, flow.clone(), 2);
     tx.control(&mut queue).unwrap();
-    peer.buf.extend(tx.transmit());
+    peer.buf.extend(tx.take().unwrap().pending());
     assert_eq!(peer.told().unwrap(), [Told::Credit(2)]);
     assert_eq!(flow.credit(), u64::from(INITIAL_WINDOW) + 111);
 }
 
 #[test]
 fn a_reply_without_credit_waits_and_holds_up_only_its_own_stream() {
-    let mut queue = ControlQueue::new();
+    let mut queue = ControlQueue::new(32);
     let (poor, rich) = (Flow::new(), Flow::new());
     poor.spend(INITIAL_WINDOW - 2);
     queue.push(reply(2, &poor, b"abcd")).unwrap();
@@ -96,7 +126,7 @@ fn a_reply_without_credit_waits_and_holds_up_only_its_own_stream() {
 
 #[test]
 fn a_reset_does_not_wait_behind_a_reply_without_credit() {
-    let mut queue = ControlQueue::new();
+    let mut queue = ControlQueue::new(32);
     let poor = Flow::new();
     poor.spend(INITIAL_WINDOW);
     queue.push(reply(2, &poor, b"abcd")).unwrap();
@@ -111,7 +141,7 @@ fn a_reset_does_not_wait_behind_a_reply_without_credit() {
 
 #[test]
 fn a_stream_that_is_forgotten_says_no_more() {
-    let mut queue = ControlQueue::new();
+    let mut queue = ControlQueue::new(32);
     let flow = Flow::new();
     for id in [2, 4] {
         queue.push(Control::Ack { id }).unwrap();
@@ -135,7 +165,7 @@ fn a_reply_longer_than_the_storage_goes_out_in_parts() {
     let (sealer, _) = pair(&[7; 32]);
     let mut tx = Tx::new(sealer, Role::Dialer);
     tx.lend(vec![0; MIN_STORAGE]);
-    let mut queue = ControlQueue::new();
+    let mut queue = ControlQueue::new(32);
     let sent = bytes(1, 50_000);
     queue.push(reply(2, &Flow::new(), &sent)).unwrap();
     queue.push(Control::Fin { id: 2 }).unwrap();
@@ -161,14 +191,14 @@ fn floods_that_make_us_answer_end_the_connection() {
         (|id| Control::Window { id, delta: 1 }, 16_384),
     ];
     for (make, max) in floods {
-        let mut queue = ControlQueue::new();
+        let mut queue = ControlQueue::new(32);
         for n in 0..max {
             queue.push(make(n)).unwrap();
         }
         let e = queue.push(make(max)).unwrap_err();
         assert_eq!(e.code(), ErrorCode::ProtocolViolation, "{e}");
     }
-    let mut queue = ControlQueue::new();
+    let mut queue = ControlQueue::new(32);
     let flow = Flow::new();
     queue.push(reply(2, &flow, &[0; 256 * 1024])).unwrap();
     assert!(queue.push(reply(4, &flow, b"x")).is_err());
@@ -176,7 +206,7 @@ fn floods_that_make_us_answer_end_the_connection() {
 
 #[test]
 fn a_peer_that_reads_its_answers_is_no_flood() {
-    let mut queue = ControlQueue::new();
+    let mut queue = ControlQueue::new(32);
     for n in 0..5_000 {
         queue.push(Control::Pong(n)).unwrap();
         queue.push(Control::Reset { id: 2 * n + 8 }).unwrap();

@@ -268,3 +268,32 @@ fn streams_are_found_counted_and_listed() {
     assert_eq!(ids, [(1, 1), (3, 3)]);
     assert_eq!(peer.rx.frames(), 2);
 }
+
+#[test]
+fn a_receipt_is_taken_only_where_it_was_agreed_on() {
+    let mut peer = Peer::new();
+    peer.rx.insert(2, Flow::new(), 2);
+    peer.say(Header::received(2, 7), b"");
+    peer.is_violated();
+    let mut peer = Peer::new();
+    peer.rx.take_receipts();
+    peer.rx.insert(2, Flow::new(), 2);
+    peer.say(Header::received(2, u32::MAX), b"");
+    peer.say(data(2, b"x"), b"x");
+    assert_eq!(peer.told().unwrap(), [Told::Received(2, u32::MAX), Told::Data(2, b"x".to_vec())]);
+    peer.say(Header::received(0, 1), b"");
+    peer.is_violated();
+}
+
+#[test]
+fn a_receipt_for_a_stream_that_is_gone_says_nothing() {
+    let mut peer = Peer::new();
+    peer.rx.take_receipts();
+    peer.say(syn(1), b"");
+    peer.say(Header::window(1, Flags::RST, 0), b"");
+    peer.say(Header::received(1, 1), b"");
+    peer.say(Header::received(99, 1), b"");
+    peer.say(Header::ping(Flags::SYN, 3), b"");
+    assert_eq!(peer.told().unwrap(), [Told::Opened(1), Told::Reset(1, 0), Told::Ping(3)]);
+    assert_eq!(peer.rx.idle_frames(), 2, "they are counted as frames that change nothing");
+}

@@ -10,6 +10,7 @@ use std::io::IoSlice;
 
 use super::flow::Flow;
 use super::frame::{Flags, Header, Role, StreamId};
+use super::out::Batch;
 use super::rx::{Event, Rx};
 use super::tx::Tx;
 use crate::error::{ErrorCode, Result};
@@ -34,6 +35,7 @@ enum Told {
     Fin(StreamId),
     Reset(StreamId, u32),
     Credit(StreamId),
+    Received(StreamId, u32),
     Ping(u32),
     Pong(u32),
     GoAway(u32),
@@ -95,6 +97,7 @@ impl Peer {
             Some(Event::Fin { stream }) => Told::Fin(*stream),
             Some(Event::Reset { stream, code }) => Told::Reset(*stream, code),
             Some(Event::Credit { stream }) => Told::Credit(*stream),
+            Some(Event::Received { stream, received }) => Told::Received(*stream, received),
             Some(Event::Ping(value)) => Told::Ping(value),
             Some(Event::Pong(value)) => Told::Pong(value),
             Some(Event::GoAway(code)) => Told::GoAway(code),
@@ -136,9 +139,11 @@ fn bytes(seed: u64, n: usize) -> Vec<u8> {
 
 /// What an Rx makes of what a Tx wrote; bodies joined per stream.
 fn carried(tx: &mut Tx, peer: &mut Peer) -> Vec<u8> {
-    peer.buf.extend(tx.transmit());
-    let n = tx.pending();
-    tx.consume(n);
+    heard(&tx.take().unwrap(), peer)
+}
+
+fn heard(batch: &Batch, peer: &mut Peer) -> Vec<u8> {
+    peer.buf.extend(batch.pending());
     let told = peer.told().unwrap();
     told.into_iter().flat_map(|t| if let Told::Data(_, b) = t { b } else { Vec::new() }).collect()
 }

@@ -1,5 +1,6 @@
 //! Data goes out in the frames that speed and other nodes want.
 
+use super::super::control::{Control, ControlQueue};
 use super::super::tx::{MIN_STORAGE, STORAGE};
 use super::*;
 
@@ -14,8 +15,8 @@ fn connected() -> (Tx, Peer, std::sync::Arc<Flow>) {
 }
 
 /// The plaintext length of each Noise frame that is pending.
-fn records(tx: &Tx) -> Vec<usize> {
-    let (mut rest, mut lens) = (tx.transmit(), Vec::new());
+fn records(batch: &Batch) -> Vec<usize> {
+    let (mut rest, mut lens) = (batch.pending(), Vec::new());
     while let [hi, lo, more @ ..] = rest {
         let len = usize::from(u16::from_be_bytes([*hi, *lo]));
         lens.push(len - TAG);
@@ -30,9 +31,10 @@ fn short_data_shares_one_noise_frame_with_its_header() {
         let (mut tx, mut peer, flow) = connected();
         let sent = bytes(1, n);
         assert_eq!(send(&mut tx, 1, true, &flow, &sent), n);
-        assert_eq!(records(&tx), [12 + n]);
+        let batch = tx.take().unwrap();
+        assert_eq!(records(&batch), [12 + n]);
         assert_eq!(flow.credit(), (256 << 10) - n as u64);
-        assert!(carried(&mut tx, &mut peer) == sent);
+        assert!(heard(&batch, &mut peer) == sent);
     }
 }
 
@@ -49,8 +51,9 @@ fn long_data_is_sealed_in_frames_of_pure_payload() {
         let (mut tx, mut peer, flow) = connected();
         let sent = bytes(2, n);
         assert_eq!(send(&mut tx, 1, true, &flow, &sent), n);
-        assert_eq!(records(&tx), expected);
-        assert!(carried(&mut tx, &mut peer) == sent);
+        let batch = tx.take().unwrap();
+        assert_eq!(records(&batch), expected);
+        assert!(heard(&batch, &mut peer) == sent);
     }
 }
 
@@ -85,8 +88,7 @@ fn without_room_nothing_is_taken_and_no_credit_is_spent() {
 
 /// The peer reads at once, so that its allowance never runs out.
 fn carried_and_granted(tx: &mut Tx, peer: &mut Peer) -> Vec<u8> {
-    peer.buf.extend(tx.transmit());
-    tx.consume(tx.pending());
+    peer.buf.extend(tx.take().unwrap().pending());
     let mut got = Vec::new();
     while let Some(event) = peer.rx.poll(&mut peer.buf).unwrap() {
         match event {
@@ -120,7 +122,7 @@ fn many_slices_are_one_stream_of_bytes() {
 fn the_first_frame_and_only_the_first_opens_the_stream() {
     let (mut tx, mut peer, flow) = connected();
     assert_eq!(send(&mut tx, 1, true, &flow, &bytes(6, 200_000)), 200_000);
-    peer.buf.extend(tx.transmit());
+    peer.buf.extend(tx.take().unwrap().pending());
     let told = peer.told().unwrap();
     assert_eq!(told[0], Told::Opened(1));
     assert!(told[1..].iter().all(|t| matches!(t, Told::Data(1, _))));
@@ -143,13 +145,16 @@ fn what_the_socket_took_in_part_goes_on_where_it_was() {
     let (mut tx, mut peer, flow) = connected();
     let sent = bytes(7, 150_000);
     let (mut at, mut step) = (0, 1);
-    let mut got = Vec::new();
-    while at < sent.len() || tx.pending() > 0 {
+    let (mut batch, mut got) = (Batch::default(), Vec::new());
+    while at < sent.len() || tx.pending() + batch.pending().len() > 0 {
         let n = (step * 137) % 5000 + 1;
         at += send(&mut tx, 1, at == 0, &flow, &sent[at..][..n.min(sent.len() - at)]);
-        let n = ((step * 211) % 7001).min(tx.pending());
-        peer.buf.extend(&tx.transmit()[..n]);
-        tx.consume(n);
+        if batch.pending().is_empty() {
+            batch = tx.take().unwrap();
+        }
+        let n = ((step * 211) % 7001).min(batch.pending().len());
+        peer.buf.extend(&batch.pending()[..n]);
+        batch.consume(n);
         for told in peer.told().unwrap() {
             if let Told::Data(_, piece) = told {
                 got.extend(piece);
@@ -161,15 +166,83 @@ fn what_the_socket_took_in_part_goes_on_where_it_was() {
 }
 
 #[test]
-fn storage_comes_back_once_nothing_is_pending() {
+fn storage_goes_with_what_is_pending_and_comes_back_once_nothing_is() {
     let (mut tx, _, flow) = connected();
     assert!(tx.needs_storage());
-    assert!(tx.reclaim().is_none());
+    assert!(tx.take().unwrap().reclaim().is_none());
+    tx.lend(vec![0; MIN_STORAGE]);
+    assert_eq!(tx.take().unwrap().reclaim().map(|s| s.len()), Some(MIN_STORAGE));
     tx.lend(vec![0; MIN_STORAGE]);
     let n = send(&mut tx, 1, true, &flow, &bytes(8, 100_000));
     assert!(n > 0 && tx.pending() <= MIN_STORAGE);
-    assert!(tx.reclaim().is_none());
-    tx.consume(tx.pending());
-    assert_eq!(tx.reclaim().map(|s| s.len()), Some(MIN_STORAGE));
-    assert!(tx.needs_storage());
+    let mut batch = tx.take().unwrap();
+    assert!(tx.needs_storage() && tx.pending() == 0);
+    assert!(batch.reclaim().is_none());
+    batch.consume(batch.pending().len());
+    assert_eq!(batch.reclaim().map(|s| s.len()), Some(MIN_STORAGE));
+}
+
+#[test]
+fn what_fits_goes_out_whole_and_what_does_not_fits_once_more_was_taken() {
+    let (mut tx, _, bulk) = connected();
+    tx.lend(vec![0; 68 << 10]);
+    send(&mut tx, 1, true, &bulk, &bytes(1, 64 << 10));
+    let first = bytes(2, 8 << 10);
+    assert!(!tx.fits(first.len()), "no room behind it");
+    assert_eq!(send(&mut tx, 3, true, &Flow::new(), &first), 0);
+    drop(tx.take().unwrap());
+    assert!(tx.fits(first.len()));
+    assert_eq!(send(&mut tx, 3, true, &Flow::new(), &first), first.len());
+}
+
+#[test]
+fn short_writes_that_follow_each_other_share_a_frame() {
+    let (mut tx, mut peer, flow) = connected();
+    let sent = bytes(9, 60_000);
+    let other = Flow::new();
+    peer.rx.insert(2, flow.clone(), 2);
+    peer.rx.insert(4, other.clone(), 4);
+    let join = |tx: &mut Tx, id, flow: &Flow, bytes: &[u8]| {
+        let n = tx.join(id, flow, &[IoSlice::new(bytes)]).unwrap();
+        assert_eq!(n, bytes.len());
+    };
+    let credit = flow.credit();
+    sent[..300].chunks(100).for_each(|piece| join(&mut tx, 2, &flow, piece));
+    assert_eq!(flow.credit(), credit - 300);
+    let open = tx.pending();
+    tx.close().unwrap();
+    assert_eq!(tx.pending(), open, "what it will be is known before");
+    // Another stream, a long write, a control frame: each ends the frame that could grow.
+    join(&mut tx, 2, &flow, &sent[300..400]);
+    join(&mut tx, 4, &other, b"x");
+    join(&mut tx, 2, &flow, &sent[400..500]);
+    send(&mut tx, 2, false, &flow, &sent[500..600]);
+    join(&mut tx, 2, &flow, &sent[600..700]);
+    let mut queue = ControlQueue::new(32);
+    queue.push(Control::Fin { id: 4 }).unwrap();
+    tx.control(&mut queue).unwrap();
+    let batch = tx.take().unwrap();
+    assert_eq!(records(&batch), [312, 112, 13, 112, 112, 112, 12]);
+    assert!(heard(&batch, &mut peer) == [&sent[..400], b"x", &sent[400..700]].concat());
+    // A frame has an end, and what is too long is no part of one.
+    sent[..20_000].chunks(4_000).for_each(|piece| join(&mut tx, 2, &flow, piece));
+    join(&mut tx, 2, &flow, &sent[20_000..25_000]);
+    let batch = tx.take().unwrap();
+    assert_eq!(records(&batch), [16_012, 4_012, 12, 5_000]);
+    assert!(heard(&batch, &mut peer) == sent[..25_000]);
+}
+
+#[test]
+fn what_joins_a_frame_stays_within_credit_and_storage() {
+    let (mut tx, _, flow) = connected();
+    tx.lend(vec![0; MIN_STORAGE]);
+    flow.spend((256 << 10) - 150);
+    let join = |tx: &mut Tx, flow: &Flow, n| tx.join(1, flow, &[IoSlice::new(&bytes(1, n))]);
+    assert_eq!(join(&mut tx, &flow, 100).unwrap(), 100);
+    assert_eq!(join(&mut tx, &flow, 100).unwrap(), 50);
+    assert_eq!(join(&mut tx, &flow, 100).unwrap(), 0);
+    let rich = Flow::new();
+    let taken: usize = (0..20).map(|_| join(&mut tx, &rich, 1000).unwrap()).sum();
+    assert!((5_000..MIN_STORAGE).contains(&taken), "{taken}");
+    assert!(tx.pending() <= MIN_STORAGE && !tx.fits(1000));
 }

@@ -1,14 +1,17 @@
 //! The receiving end: where it stands in a frame and in a message.
 
+mod content;
+mod control;
+
 use std::io::{self, Write};
 use std::time::Duration;
 
 use crate::error::{Error, ErrorCode, Result};
 use crate::message::compress;
 use crate::message::frame::Source;
-use crate::message::frame::progress::{Frame, Message, Target, make_room, room_for};
-use crate::message::header::{Header, Kind, LONG, SHORT};
-use crate::resources::buffers::{self, Buffer};
+use crate::message::frame::progress::{Frame, Message, Target};
+use crate::message::header::{Command, Header, Kind, LONG, SHORT};
+use crate::resources::buffers::Buffer;
 
 /// Where a receiver stands on the wire. It outlives a timeout: the next call
 /// goes on with the byte at which the last one stopped.
@@ -26,6 +29,11 @@ pub(crate) struct Incoming {
     payload: Vec<u8>,
     /// Where a frame is put together that has to be checked before it goes on.
     scratch: Buffer,
+    /// Messages that we sent under control, and whose receiver's last command
+    /// has not come yet.
+    owed: u32,
+    /// The last error was that of whoever takes the content.
+    unwanted: bool,
     /// Why nothing more can be read.
     broken: Option<Error>,
 }
@@ -65,6 +73,7 @@ impl Incoming {
             self.payload = std::mem::take(into);
         }
         let outcome = self.run(from, &mut Sink::Buffer { limit });
+        self.answer_failure(from, &outcome);
         if self.message.is_none() {
             *into = std::mem::take(&mut self.payload);
         }
@@ -81,10 +90,13 @@ impl Incoming {
         to: &mut dyn Write,
     ) -> Result<Arrived> {
         self.skip_rest(from)?;
-        if self.target() == Some(Target::Buffer) {
-            self.redirect(to)?;
-        }
-        self.run(from, &mut Sink::Writer(to))
+        let outcome = match self.target() {
+            Some(Target::Buffer) => self.redirect(to),
+            _ => Ok(()),
+        };
+        let outcome = outcome.and_then(|()| self.run(from, &mut Sink::Writer(to)));
+        self.answer_failure(from, &outcome);
+        outcome
     }
 
     /// How much memory it holds.
@@ -112,43 +124,13 @@ impl Incoming {
     /// Reads what is left of a message that nobody wants.
     fn skip_rest<R: Source + ?Sized>(&mut self, from: &mut R) -> Result<()> {
         if self.target() == Some(Target::Nowhere) {
-            self.run(from, &mut Sink::Nowhere)?;
-        }
-        Ok(())
-    }
-
-    /// What a receive that timed out had gathered goes to a writer instead.
-    fn redirect(&mut self, to: &mut dyn Write) -> Result<()> {
-        let Some(message) = &mut self.message else { return Ok(()) };
-        let checked = message.received as usize;
-        let mut gathered = std::mem::take(&mut self.payload);
-        if let Some(Frame { header, got }) = &self.frame
-            && message.keeps(header)
-        {
-            self.scratch = buffers::take(room_for(header));
-            self.scratch[..*got].copy_from_slice(&gathered[checked..checked + got]);
-        }
-        gathered.truncate(checked);
-        message.target = Target::Writer;
-        let partial = std::mem::take(&mut self.scratch);
-        let outcome = self.deliver(&gathered, to);
-        self.scratch = partial;
-        if outcome.is_err() {
-            self.keep_trailer();
-        }
-        outcome
-    }
-
-    /// Puts what has arrived of a trailer where `discard_payload` expects it.
-    fn keep_trailer(&mut self) {
-        if let Some(Frame { header, got }) = &self.frame
-            && header.kind != Kind::Abort
-        {
-            let payload = header.payload();
-            if *got > payload {
-                self.scratch.copy_within(payload..*got, 0);
+            let outcome = self.run(&mut Quiet(from), &mut Sink::Nowhere);
+            // If it is over, it does not matter how.
+            if self.message.is_some() || self.broken.is_some() {
+                outcome?;
             }
         }
+        Ok(())
     }
 
     /// Goes on until the message ends.
@@ -160,19 +142,21 @@ impl Incoming {
             match self.step(from, sink) {
                 Ok(None) => {}
                 Ok(Some(arrived)) => return Ok(arrived),
-                Err(e) => return Err(self.note(e)),
+                Err(e) => return Err(self.note(from, e)),
             }
         }
     }
 
     /// After some errors nothing that follows can be trusted.
-    fn note(&mut self, e: Error) -> Error {
+    fn note<R: Source + ?Sized>(&mut self, from: &mut R, e: Error) -> Error {
         use ErrorCode as C;
-        let fatal = matches!(
+        let of_frames = matches!(
             e.code(),
             C::InvalidHeader | C::ChecksumMismatch | C::ProtocolViolation | C::Unsupported
         );
-        if fatal {
+        let of_its_taker = std::mem::take(&mut self.unwanted);
+        if of_frames && !of_its_taker {
+            self.close_control(from, &e);
             (self.frame, self.message, self.head_len) = (None, None, 0);
             (self.payload, self.scratch) = (Vec::new(), Buffer::default());
             self.broken = Some(e.clone());
@@ -187,15 +171,24 @@ impl Incoming {
     ) -> Result<Option<Arrived>> {
         if self.frame.is_none() {
             let header = self.read_header(from)?;
+            if header.kind == Kind::Command {
+                self.obey(from, header)?;
+                return Ok(None);
+            }
             self.begin(header)?;
+            if header.controlled && !from.answers() {
+                return Err(unanswerable());
+            }
+            from.begins(&header);
             self.apply_limit(sink)?;
+            self.ask_for_room(from)?;
         }
         if self.goes_nowhere() {
             self.discard_payload(from)?;
         } else {
             self.read_payload(from)?;
         }
-        self.finish(sink)
+        self.finish(from, sink)
     }
 
     fn read_header<R: Source + ?Sized>(&mut self, from: &mut R) -> Result<Header> {
@@ -238,10 +231,13 @@ impl Incoming {
         if message.bare != header.bare {
             return Err(violation("the peer changed its mind about checksums in a message".into()));
         }
+        if message.paused && header.kind != Kind::Abort {
+            return Err(violation("the peer paused a message and went on without a word".into()));
+        }
         if !message.has_room_for(&header) {
             return Err(violation("the chunks of a message do not add up to its length".into()));
         }
-        message.crc.update(&self.head[..if header.is_long() { LONG } else { SHORT }]);
+        message.crc.update(&self.head[..header.size()]);
         self.head_len = 0;
         self.frame = Some(Frame { header, got: 0 });
         Ok(())
@@ -267,6 +263,21 @@ impl Incoming {
                 }
             }
             _ => {}
+        }
+        Ok(())
+    }
+
+    /// Large messages are received only if whoever has the memory lets them.
+    fn ask_for_room<R: Source + ?Sized>(&mut self, from: &mut R) -> Result<()> {
+        let (Some(message), Some(frame)) = (&mut self.message, &self.frame) else { return Ok(()) };
+        if frame.header.kind == Kind::Large && message.target != Target::Nowhere {
+            match from.admit(frame.header.len) {
+                Ok(admission) => message.admission = Some(admission),
+                Err(e) => {
+                    self.drop_content();
+                    return Err(e);
+                }
+            }
         }
         Ok(())
     }
@@ -302,79 +313,13 @@ impl Incoming {
         self.target() == Some(Target::Nowhere) && !aborts
     }
 
-    /// Reads payload and trailer to where they are wanted, without waiting for
-    /// more; four bytes more of the same message are taken if they are there.
-    fn read_payload<R: Source + ?Sized>(&mut self, from: &mut R) -> Result<()> {
-        while let (Some(frame), Some(message)) = (&mut self.frame, &mut self.message) {
-            let header = &frame.header;
-            let need = header.payload() + header.trailer();
-            if frame.got >= need {
-                break;
-            }
-            let room = room_for(header);
-            let buffer = if message.keeps(header) {
-                let base = message.received as usize;
-                make_room(&mut self.payload, base + frame.got, base + room);
-                &mut self.payload[base..]
-            } else {
-                if self.scratch.len() < room {
-                    // Nothing has been read there yet: room is for the frame.
-                    self.scratch = buffers::take(room);
-                }
-                &mut self.scratch[..]
-            };
-            let end = buffer.len().min(room);
-            let size = message.total.unwrap_or(header.len);
-            match from.read_inside(size, &mut buffer[frame.got..end]) {
-                Ok(0) => return Err(self.ended()),
-                Ok(n) => {
-                    let fresh = frame.got..(frame.got + n).min(header.payload());
-                    if !header.bare && !fresh.is_empty() {
-                        message.crc.update(&buffer[fresh]);
-                    }
-                    frame.got += n;
-                }
-                Err(e) => self.interrupted(e)?,
-            }
-        }
-        Ok(())
-    }
-
-    /// Reads payload and trailer to nowhere; keeps the trailer.
-    fn discard_payload<R: Source + ?Sized>(&mut self, from: &mut R) -> Result<()> {
-        while let (Some(frame), Some(message)) = (&mut self.frame, &mut self.message) {
-            let (payload, trailer) = (frame.header.payload(), frame.header.trailer());
-            if frame.got >= payload + trailer {
-                break;
-            }
-            if self.scratch.len() < trailer + SKIP_STEP {
-                let kept = std::mem::replace(&mut self.scratch, buffers::take(trailer + SKIP_STEP));
-                let kept_len = kept.len().min(trailer);
-                self.scratch[..kept_len].copy_from_slice(&kept[..kept_len]);
-            }
-            let room = if frame.got < payload {
-                trailer..trailer + (payload - frame.got).min(SKIP_STEP)
-            } else {
-                frame.got - payload..trailer
-            };
-            let size = message.total.unwrap_or(frame.header.len);
-            match from.read_inside(size, &mut self.scratch[room.clone()]) {
-                Ok(0) => return Err(self.ended()),
-                Ok(n) => {
-                    if frame.got < payload {
-                        message.crc.update(&self.scratch[room.start..room.start + n]);
-                    }
-                    frame.got += n;
-                }
-                Err(e) => self.interrupted(e)?,
-            }
-        }
-        Ok(())
-    }
-
     /// A frame is complete: checks it, hands it on; the message if that is
     /// complete as well.
-    fn finish(&mut self, sink: &mut Sink<'_>) -> Result<Option<Arrived>> {
+    fn finish<R: Source + ?Sized>(
+        &mut self,
+        from: &mut R,
+        sink: &mut Sink<'_>,
+    ) -> Result<Option<Arrived>> {
         let nowhere = self.goes_nowhere();
         let (Some(frame), Some(message)) = (self.frame.take(), &mut self.message) else {
             return Ok(None);
@@ -397,12 +342,18 @@ impl Incoming {
         }
         match header.kind {
             Kind::Large | Kind::Stream => return Ok(None),
-            Kind::Abort => return Err(self.aborted(len)),
+            Kind::Abort => {
+                let e = self.aborted(len);
+                return Err(self.leave(from).err().unwrap_or(e));
+            }
             Kind::Message | Kind::Chunk if nowhere => {
                 message.received += header.len;
             }
-            Kind::Message | Kind::Chunk => self.accept(header, sink)?,
-            Kind::End => {}
+            Kind::Message | Kind::Chunk => {
+                self.accept(header, sink)?;
+                from.moved(self.message.as_ref().map_or(base, |m| m.received as usize) - base);
+            }
+            Kind::End | Kind::Command => {}
         }
         match (header.kind, &self.message) {
             (Kind::Message | Kind::End, Some(message)) => {
@@ -411,7 +362,7 @@ impl Incoming {
                     stream: message.chunked && message.total.is_none(),
                     took: message.begun.elapsed(),
                 };
-                self.message = None;
+                self.leave(from)?;
                 self.scratch = Buffer::default();
                 Ok(Some(arrived))
             }
@@ -419,59 +370,10 @@ impl Incoming {
         }
     }
 
-    /// Takes the checked content of a frame.
-    fn accept(&mut self, header: Header, sink: &mut Sink<'_>) -> Result<()> {
-        let Some(message) = &mut self.message else { return Ok(()) };
-        let scratch = std::mem::take(&mut self.scratch);
-        let frame = &scratch[..header.payload().min(scratch.len())];
-        if header.packed {
-            let size = compress::unpacked_len(frame)?;
-            let sum = message.received + size as u64;
-            if message.total.is_some_and(|total| sum > total) {
-                return Err(violation("a message is longer than its length".into()));
-            }
-            if let Sink::Buffer { limit } = sink
-                && sum > *limit
-            {
-                return Err(self.refuse(sum, *limit));
-            }
-        }
-        match (message.target, header.packed) {
-            (Target::Buffer, true) => {
-                let before = self.payload.len();
-                compress::unpack(frame, &mut self.payload)?;
-                message.received += (self.payload.len() - before) as u64;
-            }
-            (Target::Buffer, false) => message.received += header.len,
-            (_, packed) => {
-                let mut opened = Vec::new();
-                if packed {
-                    compress::unpack(frame, &mut opened)?;
-                }
-                let content = if packed { &opened } else { frame };
-                message.received += content.len() as u64;
-                if let Sink::Writer(to) = sink {
-                    self.deliver(content, *to)?;
-                }
-            }
-        }
-        // Its storage serves the next chunk.
-        self.scratch = scratch;
-        Ok(())
-    }
-
-    fn deliver(&mut self, content: &[u8], to: &mut dyn Write) -> Result<()> {
-        to.write_all(content).map_err(|e| {
-            self.drop_content();
-            let what = format!("the writer that receives the stream failed: {e}");
-            Error::from(e).describe(what).advise("the next receive skips the rest of the stream")
-        })
-    }
-
     fn aborted(&mut self, reason: usize) -> Error {
         let reason = String::from_utf8_lossy(&self.scratch[..reason]).escape_debug().to_string();
-        let received = self.message.take().map_or(0, |m| m.received);
-        self.drop_content();
+        let received = self.message.as_ref().map_or(0, |m| m.received);
+        (self.payload, self.scratch) = (Vec::new(), Buffer::default());
         Error::new(
             ErrorCode::Aborted,
             format!("the sender gave up after {received} bytes of a message: {reason}"),
@@ -512,8 +414,35 @@ impl Incoming {
     }
 }
 
+/// Reads for a message that an earlier call was about.
+struct Quiet<'a, R: ?Sized>(&'a mut R);
+
+impl<R: Source + ?Sized> Source for Quiet<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer)
+    }
+
+    fn read_inside(&mut self, size: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read_inside(size, buffer)
+    }
+
+    fn answers(&self) -> bool {
+        self.0.answers()
+    }
+
+    fn answer(&mut self, command: Command) -> Result<()> {
+        self.0.answer(command)
+    }
+}
+
 fn violation(what: String) -> Error {
     Error::new(ErrorCode::ProtocolViolation, what)
+}
+
+fn unanswerable() -> Error {
+    let what = "a message under control came to a receiver that cannot answer";
+    Error::new(ErrorCode::Unsupported, what)
+        .advise("receive it with a MessageTransporter that was built with control()")
 }
 
 fn mismatch(received: u64) -> Error {
@@ -523,6 +452,3 @@ fn mismatch(received: u64) -> Error {
     )
     .with_context("received", received)
 }
-
-/// How much is read at once of what is thrown away.
-const SKIP_STEP: usize = 64 << 10;

@@ -1,0 +1,497 @@
+//! Sending: one thread at a time is at the socket, without the lock. Who comes
+//! meanwhile seals behind it and leaves the rest to that thread, so that under
+//! contention one sends for all.
+//!
+//! While anything is pending, somebody is bound to send it: the thread at the socket;
+//! the one that watches it (`watched`) for itself and those who are parked; or the
+//! reactor. Whoever stops being that one passes it on, with `unlock_and_leave`.
+
+use std::collections::VecDeque;
+use std::io::{ErrorKind, Write};
+use std::mem;
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+
+use parking_lot::MutexGuard;
+
+use super::run::Run;
+use super::{Link, Patience, millis};
+use crate::driver::stream::Stream;
+use crate::driver::waiter::{For, Waiter, remaining};
+use crate::error::{Error, ErrorCode, Result};
+use crate::proto::yamux::{Batch, Control, Tx};
+use crate::resources::budget::Account;
+use crate::resources::buffers::{self, Buffer};
+
+/// What the sending side of a link needs its lock for.
+pub(super) struct Outbound {
+    pub(super) tx: Tx,
+    /// Taken out of `tx`: it precedes what is there. A thread at the socket has it.
+    batch: Batch,
+    /// Goes between the two: what filled its storage while the socket was full.
+    more: VecDeque<Batch>,
+    /// How much of it a thread has at the socket, if one is there.
+    away: usize,
+    /// The socket took no more when it was last tried.
+    full: bool,
+    /// It took something since those who wait for room were last told.
+    moved: bool,
+    /// A thread sleeps until it takes more.
+    watched: bool,
+    /// What the output takes while the socket is full.
+    wire: Account,
+    /// Bytes that the kernel has taken in all.
+    sent: u64,
+    /// Who waits until the kernel has so many.
+    sleepers: Vec<(u64, Arc<Waiter>)>,
+    /// The last short writes.
+    pub(super) run: Run,
+    /// The socket's direction to the peer was shut down: nothing is sent any more.
+    pub(super) finished: bool,
+}
+
+type Guard<'a> = MutexGuard<'a, Outbound>;
+
+impl Outbound {
+    pub(super) fn new(tx: Tx, wire: Account) -> Outbound {
+        Outbound {
+            tx,
+            batch: Batch::default(),
+            more: VecDeque::new(),
+            away: 0,
+            full: false,
+            moved: false,
+            watched: false,
+            wire,
+            sent: 0,
+            sleepers: Vec::new(),
+            run: Run::default(),
+            finished: false,
+        }
+    }
+
+    /// What is sealed and the kernel has not taken.
+    pub(super) fn pending(&self) -> usize {
+        let more: usize = self.more.iter().map(|batch| batch.pending().len()).sum();
+        self.away + self.batch.pending().len() + more + self.tx.pending()
+    }
+
+    /// How much memory that takes.
+    fn held(&self) -> usize {
+        let more: usize = self.more.iter().map(Batch::capacity).sum();
+        self.batch.capacity() + more + self.tx.capacity()
+    }
+
+    /// The position behind everything that was sealed so far.
+    pub(super) fn mark(&self) -> u64 {
+        self.sent + self.pending() as u64
+    }
+
+    /// Another thread is at the socket, and looks again before it leaves.
+    pub(super) fn is_sending(&self) -> bool {
+        self.away > 0
+    }
+
+    /// Something waits that no other thread is sending.
+    fn is_left(&self) -> bool {
+        !self.is_sending() && self.pending() > 0 && !self.finished
+    }
+
+    /// Whether those who wait for room are to look again: there is some, and the kernel has
+    /// taken something, or they would only wake each other.
+    fn makes_room(&mut self) -> bool {
+        let room = self.finished || self.pending() <= MOST_WAITING / 2;
+        room && mem::take(&mut self.moved)
+    }
+
+    /// Whoever sends wakes those whose bytes it sent.
+    fn wake_sleepers(&mut self) {
+        let sent = self.sent;
+        self.sleepers.retain(|(mark, sleeper)| {
+            let waits = sent < *mark;
+            if !waits {
+                sleeper.wake();
+            }
+            waits
+        });
+    }
+
+    /// Puts aside what is sealed, so that more can be.
+    fn stow(&mut self) -> Result<()> {
+        if self.tx.pending() > 0 {
+            let full = self.tx.take()?;
+            self.more.push_back(full);
+        }
+        Ok(())
+    }
+
+    /// Has one of those who sleep send what is left. `false`: there is none.
+    fn wake_heir(&self) -> bool {
+        let heir = self.sleepers.first();
+        heir.inspect(|(_, sleeper)| sleeper.wake()).is_some()
+    }
+
+    /// Wakes all of them: the link has ended.
+    pub(super) fn wake_all(&mut self) {
+        self.sleepers.drain(..).for_each(|(_, sleeper)| sleeper.wake());
+    }
+
+    fn remove(&mut self, me: &Arc<Waiter>) {
+        self.sleepers.retain(|(_, sleeper)| !Arc::ptr_eq(sleeper, me));
+    }
+}
+
+impl Link {
+    /// Sends until the kernel has everything before `mark`. `false`: the time is
+    /// over, and the reactor does it.
+    pub(crate) fn send_up_to(
+        self: &Arc<Link>,
+        mark: u64,
+        stream: Option<&Arc<Stream>>,
+        patience: Patience,
+    ) -> Result<bool> {
+        let me = match patience {
+            Patience::None => None,
+            _ => Some(Waiter::current().inspect_err(|_| self.leave_rest_to_reactor())?),
+        };
+        let mut watches = false;
+        loop {
+            let mut out = self.tx.lock();
+            if mem::take(&mut watches) {
+                out.watched = false;
+            }
+            if let Some(me) = &me {
+                out.remove(me);
+            }
+            let result = self.send(&mut out);
+            if out.sent >= mark || out.finished {
+                // What others have sealed behind it is not ours to wait for.
+                self.unlock_and_leave(out, result)?;
+                return Ok(true);
+            }
+            let late = patience.deadline().is_some_and(|at| remaining(at).is_none());
+            let Some(me) = me.as_ref().filter(|_| !late && result.is_ok()) else {
+                self.unlock_and_leave(out, result)?;
+                return Ok(false);
+            };
+            watches = !out.watched && !out.is_sending();
+            out.watched |= watches;
+            out.sleepers.push((mark, me.clone()));
+            self.unlock(out, result)?;
+            // So that a shutdown from another thread ends the sleep.
+            if let Some(stream) = stream {
+                let mut state = stream.state.lock();
+                if state.write_end().is_some() {
+                    drop(state);
+                    let mut out = self.tx.lock();
+                    out.watched &= !watches;
+                    out.remove(me);
+                    self.unlock_and_leave(out, Ok(()))?;
+                    return Ok(true);
+                }
+                state.writers.add(me);
+            }
+            if watches {
+                me.poll_one(&self.socket, For::Writing, patience.deadline());
+                me.take_wake();
+            } else {
+                me.park(patience.deadline());
+            }
+            if let Some(stream) = stream {
+                stream.state.lock().writers.remove(me);
+            }
+        }
+    }
+
+    /// Waits until the kernel has all that was written so far. `false`: the time
+    /// is over.
+    pub(crate) fn flush(
+        self: &Arc<Link>,
+        stream: &Arc<Stream>,
+        patience: Patience,
+    ) -> Result<bool> {
+        let mark = self.written();
+        self.send_up_to(mark, Some(stream), patience)
+    }
+
+    /// The position behind everything that was written so far. Who asks sends next,
+    /// and so sends the control frames that others left for whoever had the lock.
+    pub(super) fn written(&self) -> u64 {
+        let mut out = self.tx.lock();
+        // Whoever flushes what it writes gains nothing from leaving it to another.
+        out.run = Run::default();
+        // A frame that went on growing would have its middle there. Where it cannot be
+        // sealed, whoever sends next says why.
+        let _ = out.tx.close();
+        out.mark()
+    }
+
+    /// The kernel has all that was sealed.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.tx.lock().pending() == 0
+    }
+
+    /// Queues a control frame; `flush_control` sends it. An error: the peer made
+    /// us say too much.
+    pub(super) fn push(&self, control: Control) -> Result<()> {
+        let mut queue = self.control.lock();
+        queue.push(control)?;
+        self.mark_control();
+        Ok(())
+    }
+
+    /// Called under the `control` lock.
+    pub(super) fn mark_control(&self) {
+        self.control_waits.store(true, SeqCst);
+    }
+
+    /// Sends the control frames that wait, unless another thread has the sending
+    /// side: then that one does it, before it lets go or right after.
+    pub(super) fn flush_control(self: &Arc<Link>) {
+        while self.control_waits.load(SeqCst) {
+            let Some(mut out) = self.tx.try_lock() else { return };
+            if out.is_sending() {
+                return;
+            }
+            let result = self.send(&mut out);
+            let (left, room) = (out.is_left(), out.makes_room());
+            if result.is_err() {
+                out.wake_all();
+            }
+            drop(out);
+            if let Err(e) = result {
+                self.die_after_reading(e);
+                return;
+            }
+            if room {
+                self.unblock();
+            }
+            if left {
+                self.leave_rest_to_reactor();
+                return;
+            }
+        }
+    }
+
+    /// Sends the control frames that wait, once more before the end: whose reason is
+    /// known already, so that a failure says nothing new.
+    pub(super) fn say_last(&self) {
+        if self.control_waits.load(SeqCst)
+            && let Some(mut out) = self.tx.try_lock()
+        {
+            let _ = self.send(&mut out);
+        }
+    }
+
+    /// Sends the short writes that wait for the reactor: a thread that is about to sleep is
+    /// quicker.
+    pub(super) fn send_joined(self: &Arc<Link>) {
+        if self.joined.load(Relaxed)
+            && let Some(mut out) = self.tx.try_lock()
+        {
+            let result = self.send(&mut out);
+            let _ = self.unlock_and_leave(out, result);
+        }
+    }
+
+    /// The socket takes output again, says the reactor's poll.
+    pub(in crate::driver) fn on_writable(self: &Arc<Link>) {
+        let mut out = self.tx.lock();
+        let result = self.send(&mut out);
+        if !out.is_left() {
+            self.set_want_write(false);
+        } else if !out.full {
+            // The poll tells of a change only; this is told at once.
+            self.set_want_write(false);
+            self.set_want_write(true);
+        }
+        // Whoever has begun to wait for room has had this called.
+        out.moved = true;
+        let _ = self.unlock(out, result);
+    }
+
+    /// Lets go of the sending side, and looks once more whether somebody who found
+    /// it locked left control frames for us.
+    pub(super) fn unlock(self: &Arc<Link>, mut out: Guard<'_>, result: Result<()>) -> Result<()> {
+        // Not only when nothing is left: writers that wait for the socket themselves may
+        // see to it that there always is something.
+        let room = out.makes_room();
+        if result.is_err() {
+            // The link may have ended before some of them began to wait.
+            out.wake_all();
+        }
+        drop(out);
+        if room {
+            self.unblock();
+        }
+        match result {
+            Ok(()) => self.flush_control(),
+            Err(ref e) => self.die_after_reading(e.clone()),
+        }
+        result
+    }
+
+    /// The same, and another thread or the reactor sends what is left.
+    pub(super) fn unlock_and_leave(
+        self: &Arc<Link>,
+        out: Guard<'_>,
+        result: Result<()>,
+    ) -> Result<()> {
+        let left = out.is_left() && !out.watched && !out.wake_heir();
+        self.unlock(out, result)?;
+        if left {
+            self.leave_rest_to_reactor();
+        }
+        Ok(())
+    }
+
+    /// The socket takes nothing more; what it still has to give is read first.
+    fn die_after_reading(self: &Arc<Link>, e: Error) {
+        self.pump_last();
+        self.die(e);
+    }
+
+    /// Seals the control frames that wait and sends what the socket takes, unless
+    /// another thread is at it. The lock is free meanwhile.
+    pub(super) fn send(&self, out: &mut Guard<'_>) -> Result<()> {
+        if out.is_sending() {
+            return Ok(());
+        }
+        for _ in 0..MOST_BATCHES {
+            if out.finished {
+                // Our direction has ended; answers to what still comes are moot.
+                self.control_waits.store(false, SeqCst);
+                return Ok(());
+            }
+            self.seal_control(out)?;
+            if out.batch.pending().is_empty() {
+                out.batch = match out.more.pop_front() {
+                    Some(batch) => batch,
+                    None => {
+                        self.joined.store(false, Relaxed);
+                        out.tx.take()?
+                    }
+                };
+            }
+            if out.batch.pending().is_empty() {
+                give_back(&mut out.batch);
+                break;
+            }
+            if !self.send_batch(out)? {
+                break;
+            }
+        }
+        if out.pending() == 0 {
+            self.joined.store(false, Relaxed);
+        }
+        let held = out.held();
+        out.wire.hold(held);
+        Ok(())
+    }
+
+    /// `false`: the socket takes no more for now.
+    fn send_batch(&self, out: &mut Guard<'_>) -> Result<bool> {
+        let mut batch = mem::take(&mut out.batch);
+        let len = batch.pending().len();
+        out.away = len;
+        let result = MutexGuard::unlocked(out, || {
+            let result = write_all(&self.socket, &mut batch);
+            // Without the lock, too.
+            give_back(&mut batch);
+            result
+        });
+        let n = (len - batch.pending().len()) as u64;
+        out.away = 0;
+        out.batch = batch;
+        out.sent += n;
+        out.wake_sleepers();
+        if n > 0 {
+            out.moved = true;
+            self.counters.bytes_sent.fetch_add(n, Relaxed);
+            self.taken.store(millis(self.opened.elapsed()), Relaxed);
+        }
+        let done = match result {
+            // It was ended meanwhile.
+            Err(_) if out.finished => false,
+            result => result?,
+        };
+        out.full = !done;
+        Ok(done)
+    }
+
+    /// Seals the control frames that wait: whoever seals data does so first. `false`: some
+    /// wait still, for so much does for the socket that no more is sealed; the queue has
+    /// its own bounds.
+    pub(super) fn seal_control(&self, out: &mut Outbound) -> Result<bool> {
+        while self.control_waits.load(SeqCst) {
+            if out.pending() >= MOST_SEALED {
+                return Ok(false);
+            }
+            self.control_waits.store(false, SeqCst);
+            self.lend(out, 0)?;
+            let mut queue = self.control.lock();
+            out.tx.control(&mut queue)?;
+            if !queue.is_empty() {
+                self.mark_control();
+                drop(queue);
+                out.stow()?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Lends the sealing side a buffer for `size` bytes, or a part of them, if it has none
+    /// with room.
+    pub(super) fn lend(&self, out: &mut Outbound, size: usize) -> Result<()> {
+        if !out.tx.fits(size.min(WHOLE)) {
+            out.stow()?;
+        }
+        if out.tx.needs_storage() {
+            // What comes while a thread is at the socket goes together.
+            let size = if size > buffers::SMALL_BATCH / 2 || out.is_sending() {
+                buffers::LARGE_BATCH
+            } else {
+                buffers::SMALL_BATCH
+            };
+            out.tx.lend(buffers::take(size).into_vec());
+        }
+        Ok(())
+    }
+}
+
+/// Its storage, if nothing is pending.
+fn give_back(batch: &mut Batch) {
+    if let Some(storage) = batch.reclaim() {
+        drop(Buffer::from(storage));
+    }
+}
+
+/// `false`: the socket takes no more for now.
+fn write_all(mut socket: &TcpStream, batch: &mut Batch) -> Result<bool> {
+    while !batch.pending().is_empty() {
+        match socket.write(batch.pending()) {
+            Ok(n) => batch.consume(n),
+            Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(false),
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            Err(e) => {
+                let what = "the connection was lost";
+                return Err(Error::with_source(ErrorCode::ConnectionReset, what, e));
+            }
+        }
+    }
+    Ok(true)
+}
+
+/// Bytes that wait in a link for the socket, beyond which writers do.
+pub(crate) const MOST_WAITING: usize = 256 * 1024;
+
+/// The same for what we have to answer.
+const MOST_SEALED: usize = MOST_WAITING + 128 * 1024;
+
+/// A write of at most so many bytes is not cut for want of room.
+const WHOLE: usize = 64 * 1024;
+
+/// Batches that a thread sends in one go, its own and those of others that come
+/// meanwhile.
+const MOST_BATCHES: usize = 8;

@@ -1,0 +1,219 @@
+//! What a session has written and its peer has not confirmed, in memory that is lent
+//! and counts for the host's budget.
+
+use std::io::IoSlice;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::error::Result;
+use crate::proto::resume::{self, Next};
+use crate::resources::budget::{Account, Budget};
+use crate::resources::buffers::{self, Buffer};
+
+/// How far the session's own direction is. What it knows is read through it; what
+/// changes how much is kept goes through the calls here.
+pub(super) struct Outgoing {
+    inner: resume::Outgoing<Buffer>,
+    /// How much may be kept now, and how much at most.
+    most: usize,
+    limit: usize,
+    /// Where the current carrier began, if it is not the first.
+    resumed_at: Option<u64>,
+    account: Account,
+    /// How far the peer was when that was last looked at.
+    seen: Option<Seen>,
+}
+
+/// What the peer had confirmed, since when at least, and until when that is known.
+struct Seen {
+    delivered: u64,
+    since: Instant,
+    looked: Instant,
+}
+
+impl Outgoing {
+    pub(super) fn new(limit: usize, budget: Arc<Budget>) -> Outgoing {
+        let (inner, account) = (resume::Outgoing::new(), Account::new(budget));
+        let most = limit.min(FIRST);
+        Outgoing { inner, most, limit, resumed_at: None, account, seen: None }
+    }
+
+    /// How many bytes more may be written.
+    pub(super) fn room(&self) -> usize {
+        self.inner.room(self.most)
+    }
+
+    /// How many bytes may be kept in all.
+    pub(super) fn most(&self) -> usize {
+        self.most
+    }
+
+    /// May keep twice as much, up to its limit, if the budget has it.
+    pub(super) fn grow(&mut self) -> bool {
+        let extra = self.most.min(self.limit.saturating_sub(self.most));
+        let granted = u32::try_from(extra).is_ok_and(|n| n > 0 && self.account.promise(n));
+        if granted {
+            self.most += extra;
+        }
+        granted
+    }
+
+    /// The first `n` bytes of `bufs` were written; they are sealed later.
+    pub(super) fn append(&mut self, bufs: &[IoSlice<'_>], mut n: usize) {
+        for buf in bufs {
+            let part = &buf[..buf.len().min(n)];
+            self.inner.append(part, &mut buffers::take);
+            n -= part.len();
+        }
+        self.account.hold(self.inner.held());
+    }
+
+    /// The same, and they are sealed already: nothing was behind.
+    pub(super) fn append_sealed(&mut self, bufs: &[IoSlice<'_>], n: usize) {
+        self.append(bufs, n);
+        self.inner.sealed(n);
+    }
+
+    /// What is to be sealed next.
+    pub(super) fn next(&self) -> Vec<IoSlice<'_>> {
+        self.inner.slices(self.piece().min(STEP))
+    }
+
+    /// How much may be sealed in one go. After a loss it begins small and doubles: of a
+    /// frame that is cut nothing counts, and a wire that is cut again and again gets on
+    /// all the same.
+    pub(super) fn piece(&self) -> usize {
+        let sealed = self.resumed_at.map_or(u64::MAX, |start| self.position() - start);
+        if sealed < STEP as u64 { (sealed as usize).max(FIRST_PIECE) } else { usize::MAX }
+    }
+
+    /// The next `n` bytes were sealed.
+    pub(super) fn sealed(&mut self, n: usize) {
+        self.inner.sealed(n);
+    }
+
+    /// Nothing more is written. Whether that is news.
+    pub(super) fn finish(&mut self) -> bool {
+        self.inner.finish()
+    }
+
+    /// Whether the end is to be said now; it counts as said.
+    pub(super) fn take_fin(&mut self) -> bool {
+        let due = self.inner.next() == Next::Fin;
+        if due {
+            self.inner.said_fin();
+        }
+        due
+    }
+
+    /// The peer confirms what it has by the low half of that number.
+    pub(super) fn ack(&mut self, low: u32) -> Result<()> {
+        self.inner.ack(low)?;
+        self.account.hold(self.inner.held());
+        Ok(())
+    }
+
+    /// The same with the whole number, the end as one byte more.
+    pub(super) fn confirm(&mut self, received: u64) -> Result<()> {
+        self.inner.confirm(received)?;
+        self.account.hold(self.inner.held());
+        Ok(())
+    }
+
+    /// A new carrier: the peer has so much, and what is behind it is sealed again.
+    /// Returns how much that is.
+    pub(super) fn resume(&mut self, received: u64) -> Result<u64> {
+        let again = self.inner.resume(received)?;
+        self.resumed_at = Some(self.position());
+        self.account.hold(self.inner.held());
+        Ok(again)
+    }
+
+    /// How much is kept, if the peer was seen to confirm nothing of it for so long.
+    pub(super) fn stalled(&mut self, now: Instant, time: Duration) -> Option<usize> {
+        let (delivered, held) = (self.inner.delivered(), self.inner.held());
+        let same = |seen: &&Seen| {
+            let lately = now.saturating_duration_since(seen.looked) <= time.saturating_mul(3);
+            seen.delivered == delivered && lately
+        };
+        let since = self.seen.as_ref().filter(same).map_or(now, |seen| seen.since);
+        self.seen = (held > 0).then_some(Seen { delivered, since, looked: now });
+        (held > 0 && now.saturating_duration_since(since) >= time).then_some(held)
+    }
+
+    /// Forgets what it keeps, for good: nobody will ask for it.
+    pub(super) fn clear(&mut self) {
+        self.inner.clear();
+        self.account.hold(0);
+        self.account.end();
+    }
+}
+
+impl Deref for Outgoing {
+    type Target = resume::Outgoing<Buffer>;
+
+    fn deref(&self) -> &resume::Outgoing<Buffer> {
+        &self.inner
+    }
+}
+
+/// What may be kept at first.
+const FIRST: usize = 1 << 20;
+/// Sealed in one go.
+const STEP: usize = 256 * 1024;
+/// The first of that on a carrier that follows another.
+const FIRST_PIECE: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outgoing(limit: usize, budget: u64) -> (Outgoing, Arc<Budget>) {
+        let budget = Budget::new(budget, |_| ());
+        (Outgoing::new(limit, budget.clone()), budget)
+    }
+
+    #[test]
+    fn what_is_confirmed_takes_nothing_of_the_budget() {
+        let (mut out, budget) = outgoing(16 << 20, 1 << 30);
+        let bytes = vec![7; 300_000];
+        out.append_sealed(&[IoSlice::new(&bytes), IoSlice::new(&bytes)], 500_000);
+        assert!(budget.used() >= 500_000 && out.unacked() == 500_000);
+        out.ack(400_000).unwrap();
+        assert!(budget.used() < 300_000);
+        assert_eq!(out.resume(450_000).unwrap(), 50_000);
+        let next = |out: &Outgoing| out.next().iter().map(|s| s.len()).sum::<usize>();
+        assert_eq!(next(&out), FIRST_PIECE);
+        out.sealed(3 * FIRST_PIECE);
+        assert_eq!(next(&out), 3 * FIRST_PIECE);
+        out.sealed(50_000 - 3 * FIRST_PIECE);
+        out.confirm(500_000).unwrap();
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn it_has_stalled_if_two_looks_find_the_same_of_it() {
+        let (mut out, _) = outgoing(16 << 20, 1 << 30);
+        let (start, second) = (Instant::now(), Duration::from_secs(1));
+        let look = |out: &mut Outgoing, after: u32| out.stalled(start + after * second, second);
+        assert_eq!((look(&mut out, 0), look(&mut out, 1)), (None, None), "nothing is kept");
+        out.append_sealed(&[IoSlice::new(&[7; 1000])], 1000);
+        assert_eq!(look(&mut out, 2), None, "it was empty a moment ago");
+        assert!(look(&mut out, 3).is_some_and(|kept| kept >= 1000));
+        out.ack(500).unwrap();
+        assert_eq!(look(&mut out, 4), None, "the peer lives");
+        assert_eq!(look(&mut out, 60), None, "nobody has looked for long");
+        assert!(look(&mut out, 61).is_some());
+    }
+
+    #[test]
+    fn it_grows_by_doubling_up_to_its_limit_and_what_the_budget_has() {
+        let (mut out, budget) = outgoing(3 << 20, 1 << 30);
+        assert!(out.grow() && out.grow());
+        assert_eq!((out.room(), out.grow()), (3 << 20, false));
+        out.clear();
+        assert_eq!(budget.used(), 0);
+        assert!(!outgoing(16 << 20, 1 << 10).0.grow());
+    }
+}

@@ -1,0 +1,111 @@
+//! Dialling a peer again whose connection was lost: one thread for all its sessions.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use libp2p_identity::PeerId;
+
+use super::Sessions;
+use super::table::Table;
+use crate::backoff::Backoff;
+use crate::error::{Error, ErrorCode};
+
+impl Sessions {
+    /// Dials the peer again until there is a link or nobody needs one, if its sessions
+    /// lost one that this host had dialled.
+    pub(super) fn redial(self: &Arc<Sessions>, peer: PeerId) {
+        {
+            let mut table = self.table.lock();
+            if !table.wants(&peer) || table.redialled.contains_key(&peer) {
+                return;
+            }
+            table.redialled.insert(peer, 0);
+        }
+        let sessions = self.clone();
+        let thread = std::thread::Builder::new().name("pointsub-redial".into());
+        if let Err(e) = thread.spawn(move || sessions.redial_until_there(peer)) {
+            log::error!("no thread can be started to dial {peer} again: {e}");
+            self.table.lock().redialled.remove(&peer);
+        }
+    }
+
+    /// It is there: if it is lost again, the delays begin anew.
+    pub(super) fn forget_attempts(&self, peer: &PeerId) {
+        if let Some(attempts) = self.table.lock().redialled.get_mut(peer) {
+            *attempts = 0;
+        }
+    }
+
+    fn redial_until_there(&self, peer: PeerId) {
+        let mut refused_since = None;
+        while let Some(attempt) = self.wait_for_turn(&peer, refused_since) {
+            let Some(lines) = self.lines.upgrade() else { break };
+            match lines.dial(peer, Instant::now() + A_DIAL) {
+                Ok(link) => {
+                    // It may have been there: then nobody else tells them.
+                    self.link_up(&link);
+                    refused_since = None;
+                }
+                Err(e) => {
+                    log::debug!(peer:% = peer, attempt = attempt; "dialling again failed: {e}");
+                    if e.code() != ErrorCode::ConnectionRefused {
+                        refused_since = None;
+                        continue;
+                    }
+                    let since = *refused_since.get_or_insert_with(Instant::now);
+                    if since.elapsed() >= REFUSED {
+                        self.give_up_on(&peer, &e);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Every address refuses for so long that nobody is there any more.
+    fn give_up_on(&self, peer: &PeerId, e: &Error) {
+        for session in self.lost_of(peer) {
+            let what = format!(
+                "the connection was lost, and for {REFUSED:?} every dial failed: {}",
+                e.description()
+            );
+            session.give_up_lost(Error::with_source(ErrorCode::ConnectionReset, what, e.clone()));
+        }
+    }
+
+    /// Waits until the next attempt is due, and returns its number. `None`: nobody needs
+    /// the peer any more.
+    fn wait_for_turn(&self, peer: &PeerId, refused_since: Option<Instant>) -> Option<u32> {
+        let mut table = self.table.lock();
+        let attempts = table.redialled.get(peer).copied().unwrap_or_default();
+        let due = Instant::now() + BACKOFF.delay(attempts);
+        // The last one of those that are refused comes when their time is over.
+        let until = refused_since.map_or(due, |since| due.min(since + REFUSED));
+        loop {
+            if table.over || !table.wants(peer) {
+                // Under this lock: one that is lost next finds no thread.
+                table.redialled.remove(peer);
+                return None;
+            }
+            if Instant::now() >= until {
+                let attempts = table.redialled.entry(*peer).or_default();
+                *attempts += 1;
+                return Some(*attempts);
+            }
+            self.changed.wait_until(&mut table, until);
+        }
+    }
+}
+
+impl Table {
+    /// Whether a session waits for a link to this peer that this host has to dial.
+    fn wants(&self, peer: &PeerId) -> bool {
+        self.lost.values().any(|lost| lost.peer == *peer && lost.dials)
+    }
+}
+
+/// As in the documentation of the host.
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+/// One attempt takes at most so long.
+const A_DIAL: Duration = Duration::from_secs(10);
+/// After so long of nothing but refusals the peer is not there any more.
+const REFUSED: Duration = Duration::from_secs(5);

@@ -1,0 +1,342 @@
+//! The sessions of a host.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use libp2p_identity::PeerId;
+use parking_lot::{Condvar, Mutex};
+
+use super::Session;
+use super::carriers::Carrier;
+use crate::driver::{Carries, Greeted, Link, Stream, Watcher, reactor};
+use crate::error::{Error, ErrorCode, Result};
+use crate::proto::resume::{Code, Gone, Hello, SessionId, Welcome, verdict};
+use crate::resources::Resources;
+
+/// Times and bounds of sessions.
+#[derive(Clone, Debug)]
+pub(crate) struct SessionLimits {
+    /// How long a lost session is kept.
+    pub(crate) timeout: Duration,
+    /// Bytes that one keeps at most until the peer confirms them.
+    pub(crate) replay: usize,
+    /// How long one is redialled for that nobody has any more.
+    pub(crate) linger: Duration,
+    /// How long a peer has to answer a head.
+    pub(crate) answer: Duration,
+    /// How long a peer may take to notice a loss.
+    pub(crate) detection: Duration,
+}
+
+/// What sessions need of the floor above: links to their peers.
+pub(crate) trait Lines: Send + Sync {
+    /// A live link to the peer, if there is one.
+    fn line(&self, peer: &PeerId) -> Option<Arc<Link>>;
+    /// Dials the peer where it is known to be, unless there is a link.
+    fn dial(&self, peer: PeerId, deadline: Instant) -> Result<Arc<Link>>;
+}
+
+/// All of a host.
+pub(crate) struct Sessions {
+    pub(crate) limits: SessionLimits,
+    pub(crate) counters: Counters,
+    pub(super) resources: Arc<Resources>,
+    pub(super) reactor: Arc<reactor::Handle>,
+    pub(super) lines: Weak<dyn Lines>,
+    pub(super) table: Mutex<Table>,
+    /// Something that a thread may wait for.
+    pub(super) changed: Condvar,
+}
+
+/// What the sessions of a host have gone through.
+#[derive(Default)]
+pub(crate) struct Counters {
+    pub(crate) lost: AtomicU64,
+    pub(crate) resumed: AtomicU64,
+    pub(crate) given_up: AtomicU64,
+    pub(crate) replayed: AtomicU64,
+}
+
+#[derive(Default)]
+pub(super) struct Table {
+    live: HashMap<Key, Arc<Session>>,
+    /// Without a carrier, in the order in which they lost it.
+    pub(super) lost: BTreeMap<u64, Lost>,
+    lost_of: HashMap<PeerId, usize>,
+    next_lost: u64,
+    /// Ended ones that a peer may ask for still, and what this end had of them.
+    graves: HashMap<Key, u64>,
+    grave_order: VecDeque<(Instant, Key)>,
+    /// Heads that the peer has not answered.
+    asking: HashMap<PeerId, usize>,
+    /// Peers that a thread redials, and how often it has since a session was resumed.
+    pub(super) redialled: HashMap<PeerId, u32>,
+    /// No new ones.
+    pub(super) closed: bool,
+    /// No dialling either.
+    pub(super) over: bool,
+}
+
+/// One without a carrier.
+pub(super) struct Lost {
+    pub(super) peer: PeerId,
+    /// This host dialled the link that was lost, and so dials again.
+    pub(super) dials: bool,
+    /// All has arrived, and only the peer may not know it: it is the first to go.
+    complete: bool,
+    pub(super) session: Weak<Session>,
+}
+
+/// What names a session at this host. The roles are apart: nobody resumes a session
+/// of ours from the other end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    pub(super) peer: PeerId,
+    pub(super) id: SessionId,
+    pub(super) opener: bool,
+}
+
+impl Sessions {
+    pub(crate) fn new(
+        limits: SessionLimits,
+        resources: Arc<Resources>,
+        reactor: Arc<reactor::Handle>,
+        lines: Weak<dyn Lines>,
+    ) -> Arc<Sessions> {
+        Arc::new(Sessions {
+            limits,
+            counters: Counters::default(),
+            resources,
+            reactor,
+            lines,
+            table: Mutex::default(),
+            changed: Condvar::new(),
+        })
+    }
+
+    /// A stream of the peer's says which session it is to carry. A new one is given to
+    /// `offer`, which says whether somebody takes it. Called under the stream's lock.
+    pub(crate) fn greet(
+        self: &Arc<Sessions>,
+        link: &Arc<Link>,
+        stream: &Arc<Stream>,
+        hello: Hello,
+        serves: impl FnOnce(&str) -> bool,
+        offer: impl FnOnce(&Arc<Session>) -> bool,
+    ) -> Greeted {
+        let key = Key { peer: link.peer, id: hello.id, opener: false };
+        let known = {
+            let table = self.table.lock();
+            if let Some(&received) = table.graves.get(&key) {
+                return gone(Code::Ended, received);
+            }
+            table.live.get(&key).cloned()
+        };
+        if let Some(session) = known {
+            return session.take_hello(link, stream, hello);
+        }
+        if let Err(gone) = verdict::may_open(&hello) {
+            return Greeted::Gone(gone.encode());
+        }
+        if !serves(&hello.protocol) {
+            return gone(Code::NotServed, 0);
+        }
+        let carrier = Arc::new(Carrier { link: link.clone(), stream: stream.clone() });
+        let session = Session::new(
+            hello.id,
+            false,
+            link.peer,
+            hello.protocol.as_str().into(),
+            self,
+            Some(carrier),
+        );
+        session.open_as_responder(&hello);
+        if !self.add(&session) {
+            return Greeted::Refused;
+        }
+        let watcher: Weak<dyn Watcher> = session.me.clone();
+        let _ = stream.carries.set(Carries::new(watcher, 0, false));
+        if !offer(&session) {
+            self.table.lock().live.remove(&key);
+            return Greeted::Refused;
+        }
+        let timeout = self.limits.timeout;
+        Greeted::Welcome(Welcome { received: 0, window: WINDOW, timeout }.encode(), WINDOW)
+    }
+
+    /// `false`: no more are taken, or it is there already.
+    pub(super) fn add(&self, session: &Arc<Session>) -> bool {
+        let mut table = self.table.lock();
+        let new = !table.closed && !table.live.contains_key(&session.key());
+        if new {
+            table.live.insert(session.key(), session.clone());
+        }
+        new
+    }
+
+    /// It has ended; a peer that asks for it is told so for a while.
+    pub(super) fn bury(&self, session: &Session, received: u64, now: Instant) {
+        let mut table = self.table.lock();
+        let key = session.key();
+        if table.live.remove(&key).is_some() && !session.opener {
+            table.graves.insert(key, received);
+            let until = now + self.limits.timeout + self.limits.detection;
+            table.grave_order.push_back((until, key));
+        }
+        while let Some((until, key)) = table.grave_order.front().copied()
+            && (until <= now || table.grave_order.len() > MOST_GRAVES)
+        {
+            table.grave_order.pop_front();
+            table.graves.remove(&key);
+        }
+        drop(table);
+        self.tell();
+    }
+
+    /// Wakes the threads that wait for a change. Under the table's lock, so that none
+    /// misses it that has just looked.
+    pub(super) fn tell(&self) {
+        let _table = self.table.lock();
+        self.changed.notify_all();
+    }
+
+    /// It has lost its carrier. Returns its number among the lost, and one that has to
+    /// end because there are too many.
+    pub(super) fn enlist(
+        &self,
+        session: &Session,
+        dials: bool,
+        complete: bool,
+    ) -> (u64, Option<Arc<Session>>) {
+        let mut table = self.table.lock();
+        table.next_lost += 1;
+        let (number, peer) = (table.next_lost, session.peer);
+        table.lost.insert(number, Lost { peer, dials, complete, session: session.me.clone() });
+        let of_peer = table.lost_of.entry(peer).or_default();
+        *of_peer += 1;
+        let (of_peer, all) = (*of_peer, table.lost.len());
+        let of_whom = |lost: &&Lost| of_peer <= MOST_LOST_OF_PEER || lost.peer == peer;
+        // Others may be about to end as many of the oldest as there are too many besides.
+        let too_many = match of_peer.saturating_sub(MOST_LOST_OF_PEER) {
+            0 => all.saturating_sub(MOST_LOST),
+            n => n,
+        };
+        let nth = |n| {
+            let complete = |lost: &&Lost| of_whom(lost) && lost.complete;
+            let first = table.lost.values().filter(complete).nth(n);
+            first.or_else(|| table.lost.values().filter(of_whom).nth(n))
+        };
+        let oldest = too_many.checked_sub(1).and_then(nth);
+        let oldest = oldest.and_then(|lost| lost.session.upgrade());
+        (number, oldest)
+    }
+
+    /// It has a carrier again, or has ended.
+    pub(super) fn strike_off(&self, number: u64) {
+        let mut table = self.table.lock();
+        let Some(lost) = table.lost.remove(&number) else { return };
+        let left = table.lost_of.get_mut(&lost.peer).map(|n| {
+            *n -= 1;
+            *n
+        });
+        if left == Some(0) {
+            table.lost_of.remove(&lost.peer);
+        }
+        drop(table);
+        self.changed.notify_all();
+    }
+
+    /// A place among the heads that the peer has not answered.
+    pub(super) fn start_asking(&self, peer: &PeerId) -> bool {
+        let mut table = self.table.lock();
+        let asking = table.asking.entry(*peer).or_default();
+        let fits = *asking < MOST_ASKING;
+        *asking += usize::from(fits);
+        fits
+    }
+
+    /// It is free again: for others that wait.
+    pub(super) fn stop_asking(&self, peer: &PeerId) {
+        let mut table = self.table.lock();
+        let left = table.asking.get_mut(peer).map(|n| {
+            *n -= 1;
+            *n
+        });
+        match left {
+            Some(0) => drop(table.asking.remove(peer)),
+            Some(n) if n + 1 == MOST_ASKING => {
+                drop(table);
+                self.lost_of(peer).iter().for_each(|session| session.stirred());
+            }
+            _ => {}
+        }
+    }
+
+    /// Those without a carrier.
+    pub(super) fn lost_of(&self, peer: &PeerId) -> Vec<Arc<Session>> {
+        let table = self.table.lock();
+        if !table.lost_of.contains_key(peer) {
+            return Vec::new();
+        }
+        let of_peer = table.lost.values().filter(|lost| lost.peer == *peer);
+        of_peer.filter_map(|lost| lost.session.upgrade()).collect()
+    }
+
+    /// How many are without a carrier.
+    pub(crate) fn waiting(&self) -> usize {
+        self.table.lock().lost.len()
+    }
+
+    /// A new link is up.
+    pub(crate) fn link_up(&self, link: &Link) {
+        for session in self.lost_of(&link.peer) {
+            if link.resumable {
+                session.stirred();
+            } else {
+                let what = "the peer came back without a memory of this conn";
+                session.give_up_lost(Error::new(ErrorCode::ConnectionReset, what));
+            }
+        }
+    }
+
+    /// The one that has been without a carrier for longest.
+    pub(super) fn oldest_lost(&self) -> Option<Arc<Session>> {
+        self.table.lock().lost.values().find_map(|lost| lost.session.upgrade())
+    }
+
+    /// Those with this peer, or all.
+    pub(super) fn live(&self, peer: Option<&PeerId>) -> Vec<Arc<Session>> {
+        let table = self.table.lock();
+        let of_peer = |session: &&Arc<Session>| peer.is_none_or(|peer| session.peer == *peer);
+        table.live.values().filter(of_peer).cloned().collect()
+    }
+}
+
+impl Session {
+    pub(super) fn key(&self) -> Key {
+        Key { peer: self.peer, id: self.id, opener: self.opener }
+    }
+}
+
+/// The head that says that a session does not go on.
+pub(super) fn gone(code: Code, received: u64) -> Greeted {
+    Greeted::Gone(Gone { code, received }.encode())
+}
+
+/// Why one of too many ends.
+pub(super) fn too_many() -> Error {
+    let what = "the connection was lost, and too many conns wait to be resumed";
+    Error::new(ErrorCode::ConnectionReset, what)
+}
+
+/// What either end may send at first.
+const WINDOW: u32 = 256 * 1024;
+/// Ended sessions that are remembered.
+const MOST_GRAVES: usize = 4096;
+/// Sessions without a carrier, of one peer and in all.
+const MOST_LOST_OF_PEER: usize = 1024;
+const MOST_LOST: usize = 8192;
+/// Heads of one host that one peer has not answered: fewer than it negotiates at once.
+const MOST_ASKING: usize = 64;

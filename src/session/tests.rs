@@ -1,0 +1,149 @@
+//! What depends on moments that no test from outside can choose.
+
+use std::io::{ErrorKind, IoSliceMut, Read, Write};
+use std::net::Shutdown;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::Duration;
+
+use super::carriers::Carrier;
+use super::{Phase, Session};
+use crate::driver::Patience;
+use crate::error::{Error, ErrorCode};
+use crate::testing::eventually;
+use crate::{Conn, Host, Listener};
+
+/// Two ends of a conn whose hosts are here, and their sessions.
+struct Ends {
+    near: Conn,
+    far: Conn,
+    session: Arc<Session>,
+    client: Host,
+    _listener: Listener,
+}
+
+fn ends() -> Ends {
+    let linger = Duration::from_millis(200);
+    let host = || Host::builder().listen_on("127.0.0.1:0").linger(linger).build().unwrap();
+    let (server, client) = (host(), host());
+    let listener = Listener::bind(&server, "/x").unwrap();
+    let near = Conn::connect(&client, &server.dial_addrs()[0], "/x").unwrap();
+    let (far, _) = listener.accept().unwrap();
+    for conn in [&near, &far] {
+        conn.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        conn.set_write_timeout(Some(Duration::from_secs(10))).unwrap();
+    }
+    let session = client.handle.core.sessions.live(None).remove(0);
+    Ends { near, far, session, client, _listener: listener }
+}
+
+/// The connection is lost at both ends.
+fn cut(carrier: &Carrier) {
+    carrier.link.die(Error::new(ErrorCode::ConnectionReset, "cut by a test"));
+}
+
+/// A host that ends gives its sessions up, and then the connection breaks off.
+#[test]
+fn a_read_fails_where_the_session_ended_before_its_connection() {
+    let Ends { mut near, far: _far, session, .. } = ends();
+    let carrier = session.current().unwrap();
+    session.give_up(Error::new(ErrorCode::NotConnected, "the host has been shut down"));
+    cut(&carrier);
+    assert_eq!(near.read(&mut [0]).unwrap_err().kind(), ErrorKind::NotConnected);
+    assert_eq!(near.peek(&mut [0]).unwrap_err().kind(), ErrorKind::NotConnected);
+}
+
+/// Whoever ends a lost session may come late.
+#[test]
+fn a_session_that_goes_on_again_is_not_given_up_as_lost() {
+    let Ends { mut near, mut far, session, .. } = ends();
+    session.give_up_lost(Error::new(ErrorCode::ConnectionReset, "too many"));
+    near.write_all(b"on").unwrap();
+    let mut buf = [0; 2];
+    far.read_exact(&mut buf).unwrap();
+    assert_eq!(&buf, b"on");
+}
+
+/// A reader that looked for bytes before a loss takes them after the resumption: the
+/// peer's window counts them all the same.
+#[test]
+fn what_a_late_reader_takes_is_granted() {
+    let Ends { near, mut far, session, .. } = ends();
+    let full = 256 * 1024;
+    far.write_all(&vec![7; full]).unwrap();
+    eventually("a shut window", || near.stats().unread == full);
+    let mut all = vec![0; full];
+    let source = session.current().unwrap();
+    cut(&source);
+    eventually("a resumption", || near.stats().resumes == 1 && far.stats().resumes == 1);
+    let late = session.read_from(&source, false, &mut [IoSliceMut::new(&mut all)], Patience::None);
+    assert_eq!(late.unwrap(), Some(full));
+    far.write_all(b"more").unwrap();
+    let mut more = [0; 4];
+    (&near).read_exact(&mut more).unwrap();
+    assert_eq!(&more, b"more");
+}
+
+/// All has arrived and both ends know it: a flush has nothing to wait for.
+#[test]
+fn a_flush_behind_the_end_returns_whatever_became_of_the_connection() {
+    let Ends { mut near, far, session, .. } = ends();
+    near.shutdown(Shutdown::Write).unwrap();
+    far.shutdown(Shutdown::Write).unwrap();
+    eventually("the end", || matches!(session.state.lock().phase, Phase::Ended(None)));
+    cut(&session.current().unwrap());
+    near.flush().unwrap();
+    session.state.lock().carriers.detach();
+    near.flush().unwrap();
+}
+
+/// Only whether the peer has the last receipt is open: nothing is held for that but the
+/// session itself, and for a moment.
+#[test]
+fn a_complete_session_has_no_place_on_its_link_and_no_memory() {
+    let was_complete = |_| {
+        let Ends { mut near, mut far, session, client, .. } = ends();
+        let link = session.current().unwrap().link.clone();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                near.write_all(&vec![7; 3 << 20]).unwrap();
+                near.shutdown(Shutdown::Write).unwrap();
+            });
+            far.read_to_end(&mut Vec::new()).unwrap();
+        });
+        eventually("all is delivered", || session.settled.load(SeqCst));
+        assert!(session.sessions.resources.memory.used() <= 4096, "in an idle host");
+        far.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(near.read(&mut [0]).unwrap(), 0);
+        drop(near);
+        eventually("the stream is forgotten", || link.streams() == 0);
+        let complete = matches!(session.state.lock().phase, Phase::Attached);
+        eventually("its end", || matches!(session.state.lock().phase, Phase::Ended(None)));
+        eventually("its host forgets it", || session.sessions.live(None).is_empty());
+        drop((client, far));
+        complete
+    };
+    // A test that is held up finds it ended.
+    assert!((0..20).any(was_complete));
+}
+
+/// What both ends have is worth less than what one still lacks.
+#[test]
+fn complete_sessions_go_first_where_too_many_are_lost() {
+    let Ends { near, session, client, _listener, .. } = ends();
+    let sessions = session.sessions.clone();
+    let _other = Conn::connect(&client, near.peer_id(), "/x").unwrap();
+    let other = sessions.live(None).into_iter().find(|one| !Arc::ptr_eq(one, &session)).unwrap();
+    let mut numbers = Vec::new();
+    let mut enlist = |session: &Session, complete| {
+        let (number, goes) = sessions.enlist(session, false, complete);
+        numbers.push(number);
+        goes
+    };
+    assert!((0..1023).all(|_| enlist(&session, false).is_none()));
+    assert!(enlist(&other, true).is_none());
+    let goes = enlist(&session, false).expect("one too many");
+    assert!(Arc::ptr_eq(&goes, &other), "not the oldest");
+    numbers.into_iter().for_each(|number| sessions.strike_off(number));
+    assert_eq!(sessions.waiting(), 0);
+}

@@ -1,0 +1,157 @@
+//! Hashing what moves: on the thread that moves it, or behind it on another.
+
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::transfer::blocks::{Blocks, Value};
+
+/// Hashes a file while it is read, or written, from some place to its end.
+pub(crate) enum Hashing {
+    Here(Box<Blocks>),
+    /// A thread reads again, out of the system's cache, what has moved: that
+    /// costs a copy, but no time of the thread that moves.
+    Behind(Follower),
+}
+
+impl Hashing {
+    /// `left` bytes of `file` are about to move, the first of them at `position`.
+    pub(crate) fn new(blocks: Blocks, file: &File, position: u64, left: u64) -> Hashing {
+        let alone = thread::available_parallelism().map_or(1, |n| n.get()) < 2;
+        if alone || left < WORTH_A_THREAD || !cfg!(unix) {
+            return Hashing::Here(Box::new(blocks));
+        }
+        let shared = Arc::new(Shared {
+            blocks: Mutex::new(blocks),
+            moved: Mutex::new(Moved { position, ended: false }),
+            more: Condvar::new(),
+        });
+        let thread = file.try_clone().and_then(|file| {
+            let shared = Arc::clone(&shared);
+            let builder = thread::Builder::new().name("pointsub-hash".into());
+            builder.spawn(move || shared.follow(&file, position))
+        });
+        match thread {
+            Ok(thread) => Hashing::Behind(Follower { shared, thread: Some(thread) }),
+            Err(_) => {
+                let shared = Arc::into_inner(shared).expect("no thread was made that shares it");
+                Hashing::Here(Box::new(shared.blocks.into_inner()))
+            }
+        }
+    }
+
+    /// This has moved.
+    pub(crate) fn moved(&mut self, content: &[u8]) {
+        match self {
+            Hashing::Here(blocks) => blocks.update(content),
+            Hashing::Behind(follower) => {
+                follower.shared.moved.lock().position += content.len() as u64;
+                follower.shared.more.notify_one();
+            }
+        }
+    }
+
+    /// The values of the blocks that are hashed so far.
+    pub(crate) fn values(&self) -> Vec<Value> {
+        match self {
+            Hashing::Here(blocks) => blocks.values().to_vec(),
+            Hashing::Behind(follower) => follower.shared.blocks.lock().values().to_vec(),
+        }
+    }
+
+    /// The hash of the whole file.
+    pub(crate) fn finish(self) -> io::Result<Value> {
+        match self {
+            Hashing::Here(mut blocks) => Ok(blocks.finish()),
+            Hashing::Behind(mut follower) => {
+                follower.join()?;
+                Ok(follower.shared.blocks.lock().finish())
+            }
+        }
+    }
+}
+
+/// The thread that hashes behind. Dropped, it has ended.
+pub(crate) struct Follower {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<io::Result<()>>>,
+}
+
+impl Follower {
+    /// Waits until everything that has moved is hashed.
+    fn join(&mut self) -> io::Result<()> {
+        self.shared.moved.lock().ended = true;
+        self.shared.more.notify_one();
+        match self.thread.take().map(JoinHandle::join) {
+            Some(Ok(outcome)) => outcome,
+            Some(Err(_)) => Err(io::Error::other("the thread that hashes panicked")),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        let _ = self.join();
+    }
+}
+
+struct Shared {
+    blocks: Mutex<Blocks>,
+    moved: Mutex<Moved>,
+    more: Condvar,
+}
+
+struct Moved {
+    position: u64,
+    ended: bool,
+}
+
+impl Shared {
+    fn follow(&self, file: &File, mut position: u64) -> io::Result<()> {
+        let mut buffer = vec![0; READ];
+        while let Some(end) = self.next(position) {
+            while position < end {
+                let room = buffer.len().min((end - position).try_into().unwrap_or(usize::MAX));
+                match read_at(file, &mut buffer[..room], position) {
+                    Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                    Ok(n) => {
+                        self.blocks.lock().update(&buffer[..n]);
+                        position += n as u64;
+                    }
+                    Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                    Err(e) => return Err(e),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until something has moved beyond `position`; nothing at the end.
+    fn next(&self, position: u64) -> Option<u64> {
+        let mut moved = self.moved.lock();
+        while moved.position == position && !moved.ended {
+            self.more.wait(&mut moved);
+        }
+        (moved.position > position).then_some(moved.position)
+    }
+}
+
+#[cfg(unix)]
+fn read_at(file: &File, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+    std::os::unix::fs::FileExt::read_at(file, buffer, position)
+}
+
+#[cfg(not(unix))]
+fn read_at(_file: &File, _buffer: &mut [u8], _position: u64) -> io::Result<usize> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Below that a thread costs more than it saves.
+const WORTH_A_THREAD: u64 = 8 << 20;
+
+/// How much is read at once: it stays in the cache of the processor.
+const READ: usize = 256 << 10;

@@ -1,0 +1,215 @@
+//! The directory in which another is put together: `NAME.part`.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::{self, Write};
+
+use crate::error::{Error, ErrorCode, Result};
+use crate::transfer::dir::{Dir, Found, Seen};
+use crate::transfer::names::Name;
+use crate::transfer::tree::DEEPEST;
+use crate::transfer::tree::cursor::{is_no_directory, too_deep, too_far_up};
+use crate::transfer::wire::Meta;
+
+/// A place in it, where entries are made.
+pub(crate) struct Stage {
+    levels: Vec<Level>,
+    /// An earlier attempt has left something in it.
+    resumed: bool,
+    closed: Closed,
+    /// Permissions that a file had when it was made with them. What this process
+    /// masks can only be learned so; what is asked for again is not asked for twice.
+    given: Option<u32>,
+}
+
+/// Directories that even their owner may not change: they become so once
+/// everything has its place. Each is said by the names that lead to it.
+pub(crate) type Closed = Vec<(Vec<Name>, Meta)>;
+
+struct Level {
+    dir: Dir,
+    name: Option<Name>,
+    meta: Meta,
+    /// What the sender has in it, if anything else could be there.
+    listed: HashSet<Name>,
+}
+
+impl Stage {
+    pub(crate) fn new(dir: Dir, meta: Meta, resumed: bool) -> Stage {
+        let root = Level { dir, name: None, meta, listed: HashSet::new() };
+        Stage { levels: vec![root], resumed, closed: Vec::new(), given: None }
+    }
+
+    /// The directory that is open.
+    pub(crate) fn here(&self) -> &Dir {
+        &self.levels.last().expect("the root is never left").dir
+    }
+
+    /// The same place in another tree.
+    pub(crate) fn same_in(&self, root: Option<&Dir>) -> Result<Dir> {
+        let mut dir = root.map(Dir::try_clone).transpose()?;
+        for name in self.levels.iter().filter_map(|level| level.name.as_ref()) {
+            dir = dir.map(|dir| dir.open_dir(name)).transpose()?;
+        }
+        dir.ok_or_else(|| Error::new(ErrorCode::FileExists, "a directory was moved meanwhile"))
+    }
+
+    /// Makes a directory and goes into it.
+    pub(crate) fn enter(&mut self, name: Name, meta: Meta) -> Result<()> {
+        if self.levels.len() > DEEPEST {
+            return Err(too_deep());
+        }
+        self.list(&name);
+        let here = self.here();
+        let dir = match self.resumed.then(|| self.open_again(&name)).transpose()?.flatten() {
+            Some(dir) => dir,
+            None => {
+                here.create_dir(&name).map_err(|e| twice(&name, e))?;
+                here.open_dir(&name)?
+            }
+        };
+        self.levels.push(Level { dir, name: Some(name), meta, listed: HashSet::new() });
+        Ok(())
+    }
+
+    /// A directory of an earlier attempt; what else has its name is removed.
+    fn open_again(&self, name: &Name) -> Result<Option<Dir>> {
+        match self.here().find(name)? {
+            Found::Nothing => Ok(None),
+            Found::Directory => {
+                self.here().reopen_dir(name)?;
+                Ok(Some(self.here().open_dir(name)?))
+            }
+            _ => {
+                self.here().remove_file(name)?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Leaves so many directories; they are complete.
+    pub(crate) fn leave(&mut self, up: u32) -> Result<()> {
+        for _ in 0..up {
+            if self.levels.len() < 2 {
+                return Err(too_far_up());
+            }
+            self.leave_one()?;
+        }
+        Ok(())
+    }
+
+    fn leave_one(&mut self) -> Result<()> {
+        let path = self.levels.iter().filter_map(|level| level.name.clone()).collect();
+        let Some(level) = self.levels.pop() else { return Ok(()) };
+        if self.resumed {
+            for name in level.dir.names()? {
+                if !level.listed.contains(&name) {
+                    remove(&level.dir, &name)?;
+                }
+            }
+        }
+        let mut meta = level.meta;
+        if let Some(mode) = meta.mode
+            && mode & OWNER != OWNER
+        {
+            self.closed.push((path, meta.clone()));
+            meta.mode = Some(mode | OWNER);
+        }
+        Ok(meta.put_on(&level.dir.as_file()?)?)
+    }
+
+    /// Leaves all of it.
+    pub(crate) fn finish(mut self) -> Result<Closed> {
+        while !self.levels.is_empty() {
+            self.leave_one()?;
+        }
+        Ok(self.closed)
+    }
+
+    /// Makes room for an entry: what an earlier attempt left there goes.
+    pub(crate) fn clear(&mut self, name: &Name) -> Result<()> {
+        self.list(name);
+        if self.resumed { remove(self.here(), name) } else { Ok(()) }
+    }
+
+    /// Remembers that the sender has this.
+    pub(crate) fn list(&mut self, name: &Name) {
+        if self.resumed
+            && let Some(level) = self.levels.last_mut()
+        {
+            level.listed.insert(name.clone());
+        }
+    }
+
+    /// The sender has it no more.
+    pub(crate) fn forget(&mut self, name: &Name) -> Result<()> {
+        if let Some(level) = self.levels.last_mut() {
+            level.listed.remove(name);
+        }
+        if self.resumed { remove(self.here(), name) } else { Ok(()) }
+    }
+
+    pub(crate) fn put_file(&mut self, name: &Name, meta: &Meta, content: &[u8]) -> Result<()> {
+        self.clear(name)?;
+        // Nobody else gets at it before it is complete: nobody else gets into the part.
+        let file = self.here().create_file_with(name, meta.mode.unwrap_or(PRIVATE));
+        let mut file = file.map_err(|e| twice(name, e))?;
+        file.write_all(content)?;
+        if self.given != meta.mode {
+            self.given = Seen::of(&file)?.meta().mode;
+        }
+        let as_asked = self.given == meta.mode;
+        let put = if as_asked { meta.put_time_on(&file) } else { meta.put_on(&file) };
+        Ok(put?)
+    }
+
+    pub(crate) fn put_link(&mut self, name: &Name, meta: &Meta, target: &[u8]) -> Result<()> {
+        self.clear(name)?;
+        self.here().symlink(target, name, meta).map_err(|e| twice(name, e))
+    }
+
+    pub(crate) fn create(&self, name: &Name) -> Result<File> {
+        self.here().create_file(name).map_err(|e| twice(name, e))
+    }
+}
+
+/// Removes something, with all that is in it.
+pub(crate) fn remove(dir: &Dir, name: &Name) -> Result<()> {
+    match dir.find(name)? {
+        Found::Nothing => return Ok(()),
+        Found::Directory => {}
+        _ => return Ok(dir.remove_file(name)?),
+    }
+    dir.reopen_dir(name)?;
+    match dir.open_dir(name) {
+        Ok(inside) => {
+            for name in inside.names()? {
+                remove(&inside, &name)?;
+            }
+        }
+        Err(e) if is_no_directory(&e) => {}
+        Err(e) => return Err(e.into()),
+    }
+    Ok(dir.remove_dir(name)?)
+}
+
+/// In a directory of our own only the sender itself can have made it.
+fn twice(name: &Name, e: io::Error) -> Error {
+    match e.kind() {
+        io::ErrorKind::AlreadyExists => {
+            let what = format!("the sender has two of {name}, as far as this file system can tell");
+            Error::with_source(ErrorCode::InvalidName, what, e)
+        }
+        io::ErrorKind::InvalidFilename => {
+            let what = format!("this file system cannot have {name}: {e}");
+            Error::with_source(ErrorCode::InvalidName, what, e)
+        }
+        _ => e.into(),
+    }
+}
+
+/// What a directory must allow its owner, so that it can be filled.
+const OWNER: u32 = 0o700;
+
+/// The permissions of a file whose sender knows none.
+const PRIVATE: u32 = 0o600;

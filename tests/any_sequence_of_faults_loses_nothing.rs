@@ -7,7 +7,7 @@ mod common;
 
 use common::traffic::{Gate, Progress, read_content, write_content};
 use common::{Cut, Dice, PROTOCOL, Ways, Wired, within};
-use pointsub::{Conn, Listener};
+use pointsub::{Conn, Event, Events, Listener};
 use std::net::Shutdown;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::thread;
@@ -27,7 +27,10 @@ fn chaos() {
                 .dial_timeout(Duration::from_secs(2))
                 .handshake_timeout(Duration::from_secs(2))
                 .replay_buffer(1 << 20)
+                // Dropped conns are redialled for as long as held ones: here both may need it.
+                .linger(Duration::from_secs(30))
         });
+        let events = wired.pair.client.subscribe();
         let (over, done) = (AtomicBool::new(false), AtomicUsize::new(0));
         thread::scope(|scope| {
             let jobs: Vec<_> = (0..WORKERS)
@@ -39,6 +42,7 @@ fn chaos() {
             let end = Instant::now() + Duration::from_secs(seconds);
             while Instant::now() < end && jobs.iter().all(|job| !job.is_finished()) {
                 disturb(&wired, &mut dice);
+                say_what_was_given_up(&events);
             }
             wired.proxy.flow();
             wired.proxy.cut(Cut::Reset);
@@ -47,8 +51,15 @@ fn chaos() {
         let stats = wired.pair.client.stats();
         eprintln!("{} exchanges, {} losses", done.load(SeqCst), stats.conns_lost);
         assert!(done.load(SeqCst) >= WORKERS && stats.conns_lost > 10);
+        say_what_was_given_up(&events);
         assert_eq!(stats.conns_given_up, 0);
     });
+}
+
+fn say_what_was_given_up(events: &Events) {
+    std::iter::from_fn(|| events.try_next())
+        .filter(|event| matches!(event, Event::ConnGivenUp { .. }))
+        .for_each(|event| eprintln!("{event:?}"));
 }
 
 /// One thing that happens to the wire, and the time after it.

@@ -78,8 +78,10 @@ impl Sessions {
         let mut table = self.table.lock();
         let attempts = table.redialled.get(peer).copied().unwrap_or_default();
         let due = Instant::now() + BACKOFF.delay(attempts);
-        // The last one of those that are refused comes when their time is over.
-        let until = refused_since.map_or(due, |since| due.min(since + REFUSED));
+        // A refusal costs little, and only many of them say that nobody is there; the last
+        // one comes when their time is over.
+        let soon = |since| due.min(Instant::now() + AFTER_REFUSAL).min(since + REFUSED);
+        let until = refused_since.map_or(due, soon);
         loop {
             if table.over || !table.wants(peer) {
                 // Under this lock: one that is lost next finds no thread.
@@ -107,5 +109,7 @@ impl Table {
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
 /// One attempt takes at most so long.
 const A_DIAL: Duration = Duration::from_secs(10);
+/// It is tried again after at most so long if it was refused.
+const AFTER_REFUSAL: Duration = Duration::from_secs(1);
 /// After so long of nothing but refusals the peer is not there any more.
 const REFUSED: Duration = Duration::from_secs(5);

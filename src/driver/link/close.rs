@@ -198,8 +198,7 @@ impl Link {
         if now.saturating_duration_since(pinged.max(taken)) < limit {
             return Ok(());
         }
-        let what =
-            format!("the peer was silent for {} s: the connection is lost", silent.as_secs());
+        let what = format!("the peer was silent for {silent:.1?}: the connection is lost");
         Err(Error::new(ErrorCode::ConnectionReset, what))
     }
 

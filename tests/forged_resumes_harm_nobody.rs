@@ -8,7 +8,7 @@ mod common;
 use attacker::resume::{Answer, Fate, Hello, Hostile, INVALID, UNKNOWN, framed};
 use attacker::{FIN, RST, header};
 use common::{ENDED, PROTOCOL, assert_kind, eventually, payload, socket_address, within};
-use pointsub::{Conn, Host, HostBuilder, Keypair, Limit, Listener, PeerId};
+use pointsub::{Conn, Host, HostBuilder, Keypair, Limit, Listener, PeerId, Pressure};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -346,38 +346,70 @@ fn lies_about_what_was_received_harm_only_their_own_session() {
 #[test]
 fn a_flood_of_sessions_is_bounded() {
     within(240, || {
-        let memory = 64 << 20;
-        let victim = Victim::of(common::builder().memory(memory));
+        let victim = victim_of_a_flood();
         let (key, other) = (Keypair::generate_ed25519(), Keypair::generate_ed25519());
         let mut honest = Session::open(&victim, &other, 9);
-        let drain = victim.listener.try_clone().expect("clone");
-        let held = thread::spawn(move || {
-            let mut conns = Vec::new();
-            while let Ok((conn, _)) = drain.accept() {
-                conns.push(conn);
-            }
-            conns
-        });
-        let mut number = 0_u128;
-        for _ in 0..30 {
-            let Ok(mut carrier) = Hostile::dial(victim.address(), &key) else { break };
-            for _ in 0..100 {
-                number += 1;
-                let hello = Hello::opening(number.to_be_bytes(), PROTOCOL);
-                let Ok(stream) = carrier.hello(&hello) else { break };
-                let _ = carrier.data(stream, 0, &[1; 20_000]);
-            }
-            let _ = carrier.frame();
-        }
-        let stats = victim.host.stats();
-        eprintln!("{number} opened, {} wait, {} bytes", stats.conns_waiting, stats.memory);
-        assert!(stats.memory < memory as u64 * 5 / 4, "{stats:?}");
-        eventually("no more wait than may", 5, || victim.host.stats().conns_waiting <= 1_024);
+        let held = hold_all(&victim);
+        flood(&victim, &key);
         honest.assert_unharmed();
         victim.listener.close();
         drop(held.join().expect("no panic"));
         honest.assert_unharmed();
     });
+}
+
+/// The same while another peer is away, which has been for longer than any of them.
+#[test]
+fn a_flood_of_sessions_ends_its_own_first() {
+    within(240, || {
+        let victim = victim_of_a_flood();
+        let (key, other) = (Keypair::generate_ed25519(), Keypair::generate_ed25519());
+        let mut honest = Session::open(&victim, &other, 9);
+        drop(honest.carrier);
+        eventually("it is lost", 5, || victim.host.stats().conns_waiting == 1);
+        let held = hold_all(&victim);
+        flood(&victim, &key);
+        eventually("there is room", 5, || victim.host.stats().pressure < Pressure::Emergency);
+        honest.carrier = victim.dial(&other);
+        honest.stream = honest.carrier.hello(&honest.hello.again(2, 500)).expect("said");
+        assert_eq!(honest.carrier.fate(honest.stream).welcome().received, 1_000);
+        honest.conn.write_all(b"there").expect("write");
+        assert_eq!(honest.carrier.payload(honest.stream, 5).expect("read"), b"there");
+        victim.listener.close();
+        drop(held.join().expect("no panic"));
+    });
+}
+
+/// It has less memory than `flood` would take, and waits long for who does not answer pings.
+fn victim_of_a_flood() -> Victim {
+    Victim::of(common::builder().memory(MEMORY).keepalive(Duration::from_secs(600)))
+}
+
+const MEMORY: usize = 64 << 20;
+
+/// A thread that accepts conns and keeps them, unread.
+fn hold_all(victim: &Victim) -> thread::JoinHandle<Vec<Conn>> {
+    let drain = victim.listener.try_clone().expect("clone");
+    thread::spawn(move || std::iter::from_fn(|| Some(drain.accept().ok()?.0)).collect())
+}
+
+/// Opens sessions, writes to them and goes away, again and again.
+fn flood(victim: &Victim, key: &Keypair) {
+    let mut number = 0_u128;
+    for _ in 0..30 {
+        let Ok(mut carrier) = Hostile::dial(victim.address(), key) else { break };
+        for _ in 0..100 {
+            number += 1;
+            let hello = Hello::opening(number.to_be_bytes(), PROTOCOL);
+            let Ok(stream) = carrier.hello(&hello) else { break };
+            let _ = carrier.data(stream, 0, &[1; 20_000]);
+        }
+        let _ = carrier.frame();
+    }
+    let stats = victim.host.stats();
+    eprintln!("{number} opened, {} wait, {} bytes", stats.conns_waiting, stats.memory);
+    assert!(stats.memory < MEMORY as u64 * 5 / 4, "{stats:?}");
+    eventually("no more wait than may", 5, || victim.host.stats().conns_waiting <= 1_025);
 }
 
 /// The victim opens a session to a peer that answers as it likes.

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::driver::{Fate, Link, Stream, Waiters};
+use crate::error::Error;
 
 /// A stream of a link.
 pub(super) struct Carrier {
@@ -44,6 +45,8 @@ pub(super) struct Carriers {
     occupied: usize,
     /// Those of them that are more than a window.
     debt: usize,
+    /// Why what was not read is gone: there is no end behind it any more.
+    spoiled: Option<Error>,
     pub(super) waiters: Waiters,
 }
 
@@ -57,6 +60,7 @@ impl Carriers {
             finished: false,
             occupied: 0,
             debt: 0,
+            spoiled: None,
             waiters: Waiters::default(),
         }
     }
@@ -126,7 +130,24 @@ impl Carriers {
 
     /// What came on old ones and was not read is thrown away.
     pub(super) fn discard(&mut self) {
-        self.old.clear();
+        for carrier in self.old.drain(..) {
+            // The last one stays for what is known of it.
+            carrier.stream.state.lock().throw_away();
+        }
+    }
+
+    /// The same, though somebody may want it. Nothing if all was read.
+    pub(super) fn spoil(&mut self, why: Error) {
+        if !self.old.is_empty() {
+            self.spoiled = Some(why);
+            self.discard();
+            self.waiters.wake();
+        }
+    }
+
+    /// What reads fail with if that has happened.
+    pub(super) fn spoiled(&self) -> Option<&Error> {
+        self.spoiled.as_ref()
     }
 
     /// Bytes that wait to be read.

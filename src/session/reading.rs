@@ -87,6 +87,9 @@ impl Session {
         if state.deaf {
             return Source::Found(Ok(0));
         }
+        if let Some(why) = state.carriers.spoiled() {
+            return Source::Found(Err(why.clone()));
+        }
         if let Some((carrier, old)) = state.carriers.source() {
             return Source::Carrier(carrier, old);
         }

@@ -1,18 +1,35 @@
 //! What a host that is out of memory takes back from its sessions.
 
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::table::too_many;
-use super::{Session, Sessions};
+use libp2p_identity::PeerId;
+
+use super::{Phase, Session, Sessions};
 use crate::error::{Error, ErrorCode};
 
 impl Sessions {
-    /// The oldest that are without a carrier end, until `enough`.
+    /// Those that are without a carrier end until `enough`, with what they have and nobody
+    /// has read: each time the oldest of the peer that takes most, so that whoever takes
+    /// little does not pay for it.
     pub(crate) fn relieve(&self, enough: impl Fn() -> bool) {
+        if enough() {
+            return;
+        }
+        let mut of_peers: HashMap<PeerId, (usize, VecDeque<_>)> = HashMap::new();
+        for session in self.lost() {
+            let kept = session.kept();
+            let (all, queue) = of_peers.entry(session.peer).or_default();
+            *all += kept;
+            queue.push_back((session, kept));
+        }
         while !enough() {
-            let Some(session) = self.oldest_lost() else { return };
-            session.give_up_lost(too_many());
+            let most = of_peers.values_mut().max_by_key(|(all, queue)| (*all, queue.len()));
+            let Some((all, queue)) = most else { return };
+            let Some((session, kept)) = queue.pop_front() else { return };
+            *all -= kept;
+            session.give_up_for_memory();
         }
     }
 
@@ -28,6 +45,23 @@ impl Sessions {
 }
 
 impl Session {
+    /// How much memory it takes, both ways.
+    fn kept(&self) -> usize {
+        let unread = self.state.lock().carriers.unread();
+        unread + self.writer.lock().held()
+    }
+
+    /// It is without a carrier, and ends with all that it has.
+    fn give_up_for_memory(&self) {
+        let what = "the connection was lost, and the memory budget is used up";
+        let why = Error::new(ErrorCode::ConnectionReset, what);
+        self.give_up_lost(why.clone());
+        let mut state = self.state.lock();
+        if matches!(state.phase, Phase::Ended(_)) {
+            state.carriers.spoil(why);
+        }
+    }
+
     /// It ends because of what is kept for its peer.
     pub(crate) fn reset_for_memory(&self) {
         let what = "the peer did not confirm what it was sent, and the memory budget is used up";

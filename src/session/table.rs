@@ -217,18 +217,18 @@ impl Sessions {
         let of_peer = table.lost_of.entry(peer).or_default();
         *of_peer += 1;
         let (of_peer, all) = (*of_peer, table.lost.len());
-        let of_whom = |lost: &&Lost| of_peer <= MOST_LOST_OF_PEER || lost.peer == peer;
+        let (whose, too_many) = match of_peer.saturating_sub(MOST_LOST_OF_PEER) {
+            0 => (table.peer_with_most_lost(), all.saturating_sub(MOST_LOST)),
+            n => (Some(peer), n),
+        };
         // Others may be about to end as many of the oldest as there are too many besides.
-        let too_many = match of_peer.saturating_sub(MOST_LOST_OF_PEER) {
-            0 => all.saturating_sub(MOST_LOST),
-            n => n,
-        };
-        let nth = |n| {
+        let nth_at_most = |n| {
+            let of_whom = |lost: &&Lost| Some(lost.peer) == whose;
             let complete = |lost: &&Lost| of_whom(lost) && lost.complete;
-            let first = table.lost.values().filter(complete).nth(n);
-            first.or_else(|| table.lost.values().filter(of_whom).nth(n))
+            let first = table.lost.values().filter(complete).nth(n - 1);
+            first.or_else(|| table.lost.values().filter(of_whom).take(n).last())
         };
-        let oldest = too_many.checked_sub(1).and_then(nth);
+        let oldest = (too_many > 0).then(|| nth_at_most(too_many)).flatten();
         let oldest = oldest.and_then(|lost| lost.session.upgrade());
         (number, oldest)
     }
@@ -301,9 +301,10 @@ impl Sessions {
         }
     }
 
-    /// The one that has been without a carrier for longest.
-    pub(super) fn oldest_lost(&self) -> Option<Arc<Session>> {
-        self.table.lock().lost.values().find_map(|lost| lost.session.upgrade())
+    /// Those that are without a carrier, the oldest first.
+    pub(super) fn lost(&self) -> Vec<Arc<Session>> {
+        let table = self.table.lock();
+        table.lost.values().filter_map(|lost| lost.session.upgrade()).collect()
     }
 
     /// Those with this peer, or all.
@@ -311,6 +312,13 @@ impl Sessions {
         let table = self.table.lock();
         let of_peer = |session: &&Arc<Session>| peer.is_none_or(|peer| session.peer == *peer);
         table.live.values().filter(of_peer).cloned().collect()
+    }
+}
+
+impl Table {
+    /// Where there are too many in all, whoever has fewer does not pay for it.
+    fn peer_with_most_lost(&self) -> Option<PeerId> {
+        self.lost_of.iter().max_by_key(|(_, n)| **n).map(|(peer, _)| *peer)
     }
 }
 

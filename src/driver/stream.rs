@@ -291,8 +291,8 @@ impl Stream {
 }
 
 impl State {
-    /// Keeps a body that arrived, for the reader or in its very memory. Returns
-    /// how many bytes nobody will read.
+    /// Keeps a body that arrived, for the reader or in its very memory; who calls it wakes
+    /// the readers. Returns how many bytes nobody will read.
     pub(super) fn store(
         &mut self,
         body: Body<'_>,
@@ -319,7 +319,6 @@ impl State {
             self.account.hold(self.inbox.capacity());
             0
         };
-        self.readers.wake();
         Ok(unread)
     }
 
@@ -400,7 +399,7 @@ impl State {
     }
 
     /// What waits is thrown away, and was not read. Returns how much it was.
-    pub(super) fn throw_away(&mut self) -> usize {
+    pub(crate) fn throw_away(&mut self) -> usize {
         let n = self.inbox.clear();
         self.account.hold(0);
         n
@@ -544,6 +543,11 @@ impl Waiters {
         if !self.0.is_empty() {
             self.0.remove(0).wake();
         }
+    }
+
+    /// Adds those who wait in `others`, who do not any more.
+    pub(crate) fn take(&mut self, others: &mut Waiters) {
+        others.0.drain(..).for_each(|waiter| self.add(&waiter));
     }
 
     /// Wakes all; who still has to wait adds itself again.

@@ -138,6 +138,8 @@ struct Inbound {
     buf: RecvBuf,
     /// What `buf` takes while it waits for more.
     wire: Account,
+    /// Those for whom something came in the frames that are being processed.
+    readers: Waiters,
     /// No byte is taken from the socket any more.
     ended: bool,
 }
@@ -264,6 +266,7 @@ impl Link {
                 rx,
                 buf: input,
                 wire: Account::new(budget.clone()),
+                readers: Waiters::default(),
                 ended: false,
             }),
             tx: Mutex::new(Outbound::new(

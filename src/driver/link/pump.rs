@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use super::{Fuse, Inbound, Link, millis};
-use crate::driver::stream::{Direct, State, Stream, User};
+use crate::driver::stream::{Direct, State, Stream, User, Waiters};
 use crate::error::{Error, ErrorCode, Result};
 use crate::proto::buf::RecvBuf;
 use crate::proto::yamux::{Body, Control, Event, MIN_RECV_BUF, StreamId};
@@ -143,10 +143,13 @@ impl Link {
         }
     }
 
-    /// Every whole frame of the buffer.
+    /// Every whole frame of the buffer. Whoever reads some of it is woken behind the last:
+    /// once for all that is there, and to find its stream's lock free.
     fn process(self: &Arc<Link>, inbound: &mut Inbound, direct: &mut Direct<'_>) -> Result<()> {
         let idle = inbound.rx.idle_frames();
-        self.process_all(inbound, direct)?;
+        let result = self.process_all(inbound, direct);
+        inbound.readers.wake();
+        result?;
         match inbound.rx.idle_frames() - idle {
             0 => Ok(()),
             n => self.flood(Limit::EmptyFrames, n),
@@ -156,7 +159,9 @@ impl Link {
     fn process_all(self: &Arc<Link>, inbound: &mut Inbound, direct: &mut Direct<'_>) -> Result<()> {
         while let Some(event) = inbound.rx.poll(&mut inbound.buf)? {
             let over = match event {
-                Event::Data { stream, body } => self.on_data(stream, body, direct)?,
+                Event::Data { stream, body } => {
+                    self.on_data(stream, body, direct, &mut inbound.readers)?
+                }
                 Event::Opened { id, flow } => {
                     if let Some(stream) = self.on_opened(id, &flow)? {
                         inbound.rx.insert(id, flow, stream);
@@ -250,9 +255,11 @@ impl Link {
         stream: &Arc<Stream>,
         body: Body<'_>,
         direct: &mut Direct<'_>,
+        readers: &mut Waiters,
     ) -> Result<Option<StreamId>> {
         stream.counters.received(body.len());
         let mut state = stream.state.lock();
+        readers.take(&mut state.readers);
         let consumed = match &mut state.user {
             User::Conn => {
                 let (n, kept) = (body.len(), state.is_receiving());

@@ -75,8 +75,9 @@ pub(crate) struct Session {
     state: Mutex<State>,
     /// Nothing more is written: wakes those who wait to.
     shut: AtomicBool,
-    /// Some of what was written may not have gone to the kernel yet.
-    unsent: AtomicBool,
+    /// Where on the current link the kernel has all that was written: 0 if it has it, and
+    /// [`NOWHERE`](writing::NOWHERE) if some is not sealed yet.
+    unsent: AtomicU64,
     /// Nothing more has to be delivered.
     settled: AtomicBool,
     /// The event loop is to look soon whether what is kept has been confirmed.
@@ -198,7 +199,7 @@ impl Session {
                 priority: Priority::Normal,
             }),
             shut: AtomicBool::new(false),
-            unsent: AtomicBool::new(false),
+            unsent: AtomicU64::new(0),
             settled: AtomicBool::new(false),
             trims: AtomicBool::new(false),
             queued: AtomicBool::new(false),

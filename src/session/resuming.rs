@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::Weak;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -355,6 +355,8 @@ impl Session {
         if let Some((why, _)) = closing {
             carrier.stream.state.lock().bar(&why);
         }
+        // A place on the old link says nothing here.
+        self.unsent.store(if out.is_behind() { super::writing::NOWHERE } else { 0 }, SeqCst);
         self.advance(out, carrier);
         self.grant_what_was_read();
         self.tell_resumption(&outage, carrier.link.id, replayed);

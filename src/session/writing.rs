@@ -36,7 +36,7 @@ impl Session {
                 None => {
                     let n = wanted.min(out.room());
                     out.append(bufs, n);
-                    self.unsent.store(true, SeqCst);
+                    self.unsent.store(NOWHERE, SeqCst);
                     drop(out);
                     match n {
                         0 => Obstacle::Carrier,
@@ -74,7 +74,7 @@ impl Session {
             // Behind what is sealed again first.
             let n = wanted.min(out.room());
             out.append(bufs, n);
-            self.unsent.store(true, SeqCst);
+            self.unsent.store(NOWHERE, SeqCst);
             self.advance(&mut out, carrier);
             return Ok(Wrote::Bytes(self.wrote(n)));
         }
@@ -89,7 +89,7 @@ impl Session {
         match carrier.link.write_now(&carrier.stream, bufs) {
             Ok(Written::Some { n, mark, left }) => {
                 out.append_sealed(bufs, n);
-                self.unsent.store(left != Left::Nothing, SeqCst);
+                self.unsent.store(left.up_to(mark), SeqCst);
                 drop(out);
                 if left.is_waited_for(&carrier.stream) {
                     // It is written, whatever becomes of the link.
@@ -204,10 +204,12 @@ impl Session {
             let (link, stream) = (&carrier.link, &carrier.stream);
             let behind = self.writer.lock().is_behind();
             if !behind {
+                let unsent = self.unsent.load(SeqCst);
                 match link.flush(stream, patience) {
                     Ok(done) => {
                         if done {
-                            self.unsent.store(false, SeqCst);
+                            // Unless somebody has written meanwhile.
+                            let _ = self.unsent.compare_exchange(unsent, 0, SeqCst, SeqCst);
                         }
                         return Ok(done);
                     }
@@ -224,8 +226,11 @@ impl Session {
 
     /// Whether the kernel had all that was written.
     fn has_sent(&self, last: Option<Arc<Carrier>>) -> bool {
-        let behind = || self.writer.lock().is_behind();
-        !self.unsent.load(SeqCst) || !behind() && last.is_some_and(|last| last.link.is_drained())
+        match self.unsent.load(SeqCst) {
+            0 => true,
+            NOWHERE => false,
+            mark => last.is_some_and(|last| last.link.has_sent(mark)),
+        }
     }
 
     /// Has the event loop give back what is kept for nothing, if no later write does.
@@ -280,8 +285,10 @@ impl Session {
         while out.is_behind() {
             let written = link.write_now(stream, &out.next());
             match written {
-                Ok(Written::Some { n, left, .. }) => {
+                Ok(Written::Some { n, mark, left }) => {
                     out.sealed(n);
+                    let unsent = if out.is_behind() { NOWHERE } else { left.up_to(mark) };
+                    self.unsent.store(unsent, SeqCst);
                     if left == Left::Ours {
                         link.leave_rest_to_reactor();
                     }
@@ -303,6 +310,9 @@ impl Session {
         stream.state.lock().wake_writers();
     }
 }
+
+/// What was written has no place on the link yet.
+pub(super) const NOWHERE: u64 = u64::MAX;
 
 /// What is kept although it was confirmed goes within this time.
 const TRIM_AFTER: Duration = Duration::from_millis(300);

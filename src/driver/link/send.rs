@@ -227,9 +227,9 @@ impl Link {
         out.mark()
     }
 
-    /// The kernel has all that was sealed.
-    pub(crate) fn is_drained(&self) -> bool {
-        self.tx.lock().pending() == 0
+    /// The kernel has everything before `mark`.
+    pub(crate) fn has_sent(&self, mark: u64) -> bool {
+        self.tx.lock().sent >= mark
     }
 
     /// Queues a control frame; `flush_control` sends it. An error: the peer made

@@ -263,6 +263,11 @@ pub(crate) enum Left {
 }
 
 impl Left {
+    /// Where the kernel has all of it, if that is before `mark`; 0: it has it.
+    pub(crate) fn up_to(self, mark: u64) -> u64 {
+        if self == Left::Nothing { 0 } else { mark }
+    }
+
     /// Whether a writer returns only when the kernel has it.
     pub(crate) fn is_waited_for(self, stream: &Stream) -> bool {
         match self {

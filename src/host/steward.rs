@@ -83,7 +83,7 @@ impl Steward {
     }
 }
 
-/// What the machine, or the group that this process is in, had come to. Looks follow
+/// What the machine, or a group that this process is in, had come to. Looks follow
 /// one another as fast as levels and limits change: it takes system calls and some
 /// parsing to know, so it is not asked at each of them.
 #[derive(Default)]
@@ -96,10 +96,13 @@ impl Machine {
         self.look_with(now, machine::pressure)
     }
 
-    fn look_with(&mut self, now: Instant, read: impl FnOnce() -> Pressure) -> Pressure {
+    fn look_with(&mut self, now: Instant, read: impl FnOnce(Pressure) -> Pressure) -> Pressure {
         match self.seen {
             Some((at, level)) if now.saturating_duration_since(at) < A_WHILE => level,
-            _ => self.seen.insert((now, read())).1,
+            before => {
+                let before = before.map_or(Pressure::Low, |(_, level)| level);
+                self.seen.insert((now, read(before))).1
+            }
         }
     }
 }
@@ -174,15 +177,16 @@ mod tests {
         let (mut machine, start) = (Machine::default(), Instant::now());
         let mut reads = 0;
         for millis in 0..2500 {
-            machine.look_with(start + Duration::from_millis(millis), || {
+            machine.look_with(start + Duration::from_millis(millis), |before| {
+                assert_eq!(before, if reads == 0 { Pressure::Low } else { Pressure::High });
                 reads += 1;
                 Pressure::High
             });
         }
         assert_eq!(reads, 3);
         let later = start + Duration::from_millis(2999);
-        assert_eq!(machine.look_with(later, || Pressure::Low), Pressure::High);
+        assert_eq!(machine.look_with(later, |_| Pressure::Low), Pressure::High);
         let later = start + Duration::from_millis(3000);
-        assert_eq!(machine.look_with(later, || Pressure::Low), Pressure::Low);
+        assert_eq!(machine.look_with(later, |_| Pressure::Low), Pressure::Low);
     }
 }

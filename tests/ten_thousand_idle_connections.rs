@@ -69,8 +69,8 @@ fn idle_connections_cost_a_server_little() {
 fn echoes_of_many(address: &str) -> f64 {
     let count = AtomicU64::new(0);
     let over = AtomicBool::new(false);
+    let ready = Barrier::new(BUSY + 1);
     thread::scope(|scope| {
-        let ready = Barrier::new(BUSY + 1);
         for _ in 0..BUSY {
             let (count, over, ready) = (&count, &over, &ready);
             scope.spawn(move || {

@@ -20,10 +20,14 @@ pub(crate) enum Hashing {
 impl Hashing {
     /// `left` bytes of `file` are about to move, the first of them at `position`.
     pub(crate) fn new(blocks: Blocks, file: &File, position: u64, left: u64) -> Hashing {
-        let alone = thread::available_parallelism().map_or(1, |n| n.get()) < 2;
-        if alone || left < WORTH_A_THREAD || !cfg!(unix) {
+        let cores = thread::available_parallelism().map_or(1, |n| n.get());
+        if cores < TO_SPARE || left < WORTH_A_THREAD || !cfg!(unix) {
             return Hashing::Here(Box::new(blocks));
         }
+        Hashing::behind(blocks, file, position)
+    }
+
+    fn behind(blocks: Blocks, file: &File, position: u64) -> Hashing {
         let shared = Arc::new(Shared {
             blocks: Mutex::new(blocks),
             moved: Mutex::new(Moved { position, ended: false }),
@@ -150,8 +154,41 @@ fn read_at(_file: &File, _buffer: &mut [u8], _position: u64) -> io::Result<usize
     Err(io::ErrorKind::Unsupported.into())
 }
 
+/// With fewer processors a thread is not worth its copy: whoever moves the bytes, drives
+/// the connection, and does the same at the other end, if that is here, needs them all.
+const TO_SPARE: usize = 4;
+
 /// Below that a thread costs more than it saves.
 const WORTH_A_THREAD: u64 = 8 << 20;
 
 /// How much is read at once: it stays in the cache of the processor.
 const READ: usize = 256 << 10;
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+    use crate::transfer::blocks::BlockSize;
+
+    #[test]
+    fn a_thread_behind_comes_to_the_same_hash() {
+        let path = std::env::temp_dir().join(format!("pointsub-hashing-{}", std::process::id()));
+        let file = File::options().read(true).write(true).create_new(true).open(&path);
+        let mut file = file.expect("a file");
+        std::fs::remove_file(&path).expect("to remove its name");
+        let content: Vec<u8> = (0..3_000_000u32).map(|i| (i ^ (i >> 9)) as u8).collect();
+        let size = BlockSize::for_file(content.len() as u64, 1 << 16).expect("a size");
+        let mut hashing = Hashing::behind(Blocks::new(size), &file, 0);
+        for piece in content.chunks(70_001) {
+            file.write_all(piece).expect("to write");
+            hashing.moved(piece);
+        }
+        assert_eq!(hashing.finish().expect("a hash"), *blake3::hash(&content).as_bytes());
+
+        let mut hashing = Hashing::behind(Blocks::new(size), &file, 0);
+        hashing.moved(&content);
+        hashing.moved(b"what is not there");
+        assert_eq!(hashing.finish().unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    }
+}

@@ -109,7 +109,8 @@ fn a_kill_around_the_last_moments_loses_nothing() {
             let (part, whole) = (scene.scratch.there("source.part"), scene.scratch.there("source"));
             let full = || fs::metadata(&part).is_ok_and(|part| part.len() == content.len() as u64);
             while !full() && !whole.exists() {
-                assert!(receiver.try_wait().expect("wait").is_none(), "it ended early");
+                let runs = receiver.try_wait().expect("wait").is_none();
+                assert!(runs || whole.exists(), "it ended early");
                 thread::yield_now();
             }
             let pause = Duration::from_micros(random.below(4000) as u64);

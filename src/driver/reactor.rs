@@ -233,6 +233,11 @@ impl Handle {
         self.errand(None, |e| e.tasks.push(task));
     }
 
+    /// Runs the task within a tick: the loop is not woken for it if it looks by then anyway.
+    pub(crate) fn run_within_a_tick(&self, task: Arc<dyn Task>) {
+        self.errand(Some(Instant::now() + TICK), |e| e.tasks.push(task));
+    }
+
     /// Runs the task at that time, if it is there then.
     pub(crate) fn run_at(&self, at: Instant, task: Weak<dyn Task>) {
         self.errand(Some(at), |e| e.alarms.push(Alarm { at, task }));
@@ -371,7 +376,7 @@ impl Reactor {
     fn tick(&mut self) {
         let now = Instant::now();
         if self.next_tick <= now {
-            self.ticking.retain(|link| link.tick(now));
+            self.ticking.retain(|link| guarded(link, |link| link.tick(now)).unwrap_or_default());
             self.next_tick = now + TICK;
         }
     }

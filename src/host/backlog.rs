@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use libp2p_identity::PeerId;
 use parking_lot::Mutex;
 
-use crate::driver::{Link, Patience, Waiter, Waiters};
+use crate::driver::{Link, Patience, Waiter, Waiters, expect_back};
 use crate::error::{Error, ErrorCode, Result};
 use crate::resources::Resources;
 use crate::resources::limits::Limit;
@@ -67,6 +67,7 @@ impl Backlog {
 
     /// The oldest arrival; `None`: none came within `patience`.
     pub(crate) fn pop(&self, patience: Patience) -> Result<Option<Channel>> {
+        expect_back();
         let mut me = None;
         loop {
             let last = {

@@ -16,6 +16,9 @@ impl Session {
     pub(super) fn shutdown(&self, how: Shutdown) -> Result<()> {
         if matches!(how, Shutdown::Write | Shutdown::Both) {
             self.finish_writing();
+            if let Some(carrier) = self.current() {
+                carrier.link.say_rest();
+            }
         }
         if matches!(how, Shutdown::Read | Shutdown::Both) {
             self.deafen()?;
@@ -23,7 +26,8 @@ impl Session {
         Ok(())
     }
 
-    /// Nothing more is written: the peer is told, behind all that was.
+    /// Nothing more is written: the peer is told, behind all that was, when the link says
+    /// what rests.
     fn finish_writing(&self) {
         {
             let mut out = self.writer.lock();
@@ -32,7 +36,7 @@ impl Session {
             }
             self.shut.store(true, SeqCst);
             if let Some(carrier) = self.current() {
-                self.advance(&mut out, &carrier);
+                self.advance_to_rest(&mut out, &carrier);
             }
         }
         self.state.lock().carriers.waiters.wake();
@@ -248,9 +252,11 @@ impl Session {
         };
         if let Some(carrier) = current {
             carrier.stream.state.lock().bar(why);
-            carrier.link.hand_back();
         }
         self.finish_writing();
+        if let Some(carrier) = self.current() {
+            carrier.link.hand_back();
+        }
         self.set_alarm();
         self.stirred();
     }

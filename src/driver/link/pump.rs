@@ -18,6 +18,12 @@ impl Link {
     /// processes every whole frame. `dry`: until the socket says that it has no
     /// more, which an edge-triggered poll needs.
     pub(in crate::driver) fn pump(self: &Arc<Link>, direct: &mut Direct<'_>, dry: bool) {
+        self.pump_leading(direct, dry);
+        self.say_rest();
+    }
+
+    /// The same for the thread that leads, which says what rests before it sleeps.
+    pub(super) fn pump_leading(self: &Arc<Link>, direct: &mut Direct<'_>, dry: bool) {
         // Burns after the lock is free again.
         let _fuse = Fuse::new(self);
         let result = self.pump_locked(&mut self.rx.lock(), direct, dry);

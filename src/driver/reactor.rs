@@ -295,6 +295,8 @@ impl Reactor {
                 }
                 _ => {}
             }
+            // What these do is looked for behind them: nobody has to wake the loop for it.
+            self.handle.errands.lock().looks_by = Some(Instant::now());
             for event in &events {
                 let Some(link) = self.handle.link(event.token()) else { continue };
                 guarded(&link, |link| {

@@ -61,7 +61,9 @@ impl Backlog {
         queue.per_peer.insert(peer, of_peer + 1);
         queue.last = Arc::downgrade(&arrival.parts().0);
         queue.waiting.push_back(arrival);
-        queue.waiters.wake_one();
+        let next = queue.waiters.take_one();
+        drop(queue);
+        next.inspect(|waiter| waiter.wake());
         true
     }
 

@@ -12,10 +12,8 @@ pub(crate) trait Watcher: Send + Sync {
     /// Something has: it is to look, elsewhere. Called under the link's locks.
     fn stirred(&self);
 
-    /// The same for what nobody waits for: within a tick is soon enough.
-    fn stirred_gently(&self) {
-        self.stirred();
-    }
+    /// It looks whether it is over, here and now. Called without a lock.
+    fn look(&self);
 }
 
 /// Whether credit and receipts are news to who uses a stream.
@@ -83,16 +81,13 @@ impl Carries {
         }
     }
 
-    /// The same if it wanted to know.
-    pub(super) fn stir_if_curious(&self) {
+    /// The same if it wanted to know. Returns who is to look when there is time for that.
+    pub(super) fn stir_if_curious(&self) -> Option<Weak<dyn Watcher>> {
         let curious = self.curious.load(Ordering::SeqCst);
         if curious == Curious::Yes as u8 {
             self.stir();
-        } else if curious == Curious::Calmly as u8
-            && let Some(session) = self.session.upgrade()
-        {
-            session.stirred_gently();
         }
+        (curious == Curious::Calmly as u8).then(|| self.session.clone())
     }
 
     /// Whether credit and acks are told too.
@@ -271,6 +266,8 @@ mod tests {
 
     impl Watcher for Nobody {
         fn stirred(&self) {}
+
+        fn look(&self) {}
     }
 
     fn carries() -> Box<Carries> {

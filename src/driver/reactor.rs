@@ -233,11 +233,6 @@ impl Handle {
         self.errand(None, |e| e.tasks.push(task));
     }
 
-    /// Runs the task within a tick: the loop is not woken for it if it looks by then anyway.
-    pub(crate) fn run_within_a_tick(&self, task: Arc<dyn Task>) {
-        self.errand(Some(Instant::now() + TICK), |e| e.tasks.push(task));
-    }
-
     /// Runs the task at that time, if it is there then.
     pub(crate) fn run_at(&self, at: Instant, task: Weak<dyn Task>) {
         self.errand(Some(at), |e| e.alarms.push(Alarm { at, task }));

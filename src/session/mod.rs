@@ -42,7 +42,7 @@ mod tests;
 mod writing;
 
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -82,8 +82,8 @@ pub(crate) struct Session {
     settled: AtomicBool,
     /// The event loop is to look soon whether what is kept has been confirmed.
     trims: AtomicBool,
-    /// Whether it waits for the event loop, and how.
-    queued: AtomicU8,
+    /// It waits for the event loop.
+    queued: AtomicBool,
     /// Streams of the peer's that are to carry it.
     requests: Requests,
     /// When it is to look at its times again.
@@ -202,7 +202,7 @@ impl Session {
             unsent: AtomicU64::new(0),
             settled: AtomicBool::new(false),
             trims: AtomicBool::new(false),
-            queued: AtomicU8::new(NOT_QUEUED),
+            queued: AtomicBool::new(false),
             requests: Requests::default(),
             alarm: Mutex::default(),
             me: me.clone(),
@@ -266,26 +266,26 @@ impl Session {
 
 impl Watcher for Session {
     fn stirred(&self) {
-        if self.queued.swap(QUEUED, SeqCst) != QUEUED
+        if !self.queued.swap(true, SeqCst)
             && let Some(me) = self.me.upgrade()
         {
             self.sessions.reactor.run_soon(me);
         }
     }
 
-    fn stirred_gently(&self) {
-        if self.queued.compare_exchange(NOT_QUEUED, QUEUED_GENTLY, SeqCst, SeqCst).is_ok()
-            && let Some(me) = self.me.upgrade()
-        {
-            self.sessions.reactor.run_within_a_tick(me);
+    fn look(&self) {
+        if let Some(carrier) = self.current() {
+            self.hear_acks(&mut self.writer.lock(), &carrier);
         }
+        self.settle();
+        self.finish_if_over(Instant::now());
     }
 }
 
 impl Task for Session {
     /// Looks at everything that may have happened, and does what is due.
     fn run(self: Arc<Session>, now: Instant) {
-        self.queued.store(NOT_QUEUED, SeqCst);
+        self.queued.store(false, SeqCst);
         self.settle();
         self.hear_hellos();
         self.hear_answer(now);
@@ -293,8 +293,3 @@ impl Task for Session {
         self.finish_if_over(now);
     }
 }
-
-/// What `queued` says: gently is within a tick.
-const NOT_QUEUED: u8 = 0;
-const QUEUED_GENTLY: u8 = 1;
-const QUEUED: u8 = 2;

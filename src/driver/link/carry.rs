@@ -231,7 +231,7 @@ impl Link {
         // A session that is opened has a thread that waits.
         if let Some(carries) = stream.carries.get() {
             self.note_proof(carries.proof());
-            carries.stir_if_curious();
+            self.tell(carries);
         }
         Ok(())
     }
@@ -286,8 +286,8 @@ impl Link {
     pub(super) fn kept_end(&self, stream: &Stream) -> Result<()> {
         let Some(carries) = stream.carries.get() else { return Ok(()) };
         carries.finish();
-        self.queue_ack(stream, || carries.tell(), || self.rest.add())?;
-        carries.stir_if_curious();
+        self.queue_ack(stream, || carries.tell(), || self.rest.frames.begin())?;
+        self.tell(carries);
         Ok(())
     }
 
@@ -324,7 +324,7 @@ impl Link {
             self.flood(Limit::EmptyFrames, 1)?;
         }
         stream.state.lock().writers.wake();
-        carries.stir_if_curious();
+        self.tell(carries);
         if carries.owes() { self.acknowledge(stream, carries) } else { Ok(()) }
     }
 

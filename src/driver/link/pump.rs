@@ -20,6 +20,7 @@ impl Link {
     pub(in crate::driver) fn pump(self: &Arc<Link>, direct: &mut Direct<'_>, dry: bool) {
         self.pump_leading(direct, dry);
         self.say_rest();
+        self.look_round();
     }
 
     /// The same for the thread that leads, which says what rests before it sleeps.
@@ -188,7 +189,7 @@ impl Link {
                     state.writers.wake();
                     drop(state);
                     if let Some(carries) = stream.carries.get() {
-                        carries.stir_if_curious();
+                        self.tell(carries);
                     }
                     // An answer may have waited for it.
                     if !self.control.lock().is_empty() {

@@ -1,4 +1,4 @@
-//! Control frames that need not go alone.
+//! What has time: control frames that need not go alone, sessions that are over.
 //!
 //! The receipt of a peer's end is nothing that anybody waits for at that moment, and where
 //! streams are short something else is said a few microseconds later: our own end, the
@@ -12,34 +12,51 @@
 //!   tick before though the link is busy.
 //!
 //! So nothing may come to rest while the reactor has the socket or a thread sleeps on it.
+//!
+//! A session of which only the receipt was missing has nothing to do but to leave the tables.
+//! It does at the same moments, in the thread that is there: while it waits for an answer
+//! anyway, and with no other thread to be woken.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicU8;
 use std::sync::atomic::Ordering::SeqCst;
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
 
 use super::Link;
+use crate::driver::carrier::{Carries, Watcher};
+
+/// What rests on a link.
+#[derive(Default)]
+pub(super) struct Rest {
+    /// Frames of the control queue.
+    pub(super) frames: Age,
+    looks: Mutex<Vec<Weak<dyn Watcher>>>,
+    /// Of `looks`.
+    looked_for: Age,
+}
 
 /// Whether something rests, and for how long.
 #[derive(Default)]
-pub(super) struct Rest(AtomicU8);
+pub(super) struct Age(AtomicU8);
 
-impl Rest {
-    /// Something does from now on. Called under the `control` lock.
-    pub(super) fn add(&self) {
+impl Age {
+    /// Something does from now on. Called under the lock of what does.
+    pub(super) fn begin(&self) {
         let _ = self.0.compare_exchange(NOTHING, FRESH, SeqCst, SeqCst);
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(super) fn is_none(&self) -> bool {
         self.0.load(SeqCst) == NOTHING
     }
 
-    /// It is about to be said. Whether there was anything.
+    /// It is taken. Whether there was anything.
     pub(super) fn end(&self) -> bool {
-        !self.is_empty() && self.0.swap(NOTHING, SeqCst) != NOTHING
+        !self.is_none() && self.0.swap(NOTHING, SeqCst) != NOTHING
     }
 
     /// A tick: whether there was something at the one before already.
-    fn ages(&self) -> bool {
+    fn ticks(&self) -> bool {
         self.0.compare_exchange(FRESH, AGED, SeqCst, SeqCst) == Err(AGED)
     }
 }
@@ -47,16 +64,39 @@ impl Rest {
 impl Link {
     /// Sends what rests, and the other control frames that wait.
     pub(crate) fn say_rest(self: &Arc<Link>) {
-        if self.rest.end() {
+        if self.rest.frames.end() {
             self.mark_control();
         }
         self.flush_control();
     }
 
+    /// Tells a session what it is curious about: at once, or when there is time.
+    pub(super) fn tell(&self, carries: &Carries) {
+        let Some(session) = carries.stir_if_curious() else { return };
+        let mut looks = self.rest.looks.lock();
+        if looks.len() >= MOST_LOOKS {
+            drop(looks);
+            return carries.stir();
+        }
+        looks.push(session);
+        self.rest.looked_for.begin();
+    }
+
+    /// Has those sessions look whose turn comes when there is time. Called without a lock.
+    pub(super) fn look_round(&self) {
+        if self.rest.looked_for.end() {
+            let looks = std::mem::take(&mut *self.rest.looks.lock());
+            looks.iter().filter_map(Weak::upgrade).for_each(|session| session.look());
+        }
+    }
+
     /// The reactor's tick. `unled`: it reads the socket from now on.
     pub(super) fn tick_rest(self: &Arc<Link>, unled: bool) {
-        if self.rest.ages() || unled {
+        if self.rest.frames.ticks() || unled {
             self.say_rest();
+        }
+        if self.rest.looked_for.ticks() || unled {
+            self.look_round();
         }
     }
 }
@@ -64,6 +104,9 @@ impl Link {
 const NOTHING: u8 = 0;
 const FRESH: u8 = 1;
 const AGED: u8 = 2;
+
+/// Sessions that look when there is time; the event loop has others look.
+const MOST_LOOKS: usize = 256;
 
 #[cfg(test)]
 mod tests {
@@ -75,11 +118,11 @@ mod tests {
 
     #[test]
     fn a_tick_says_what_rests_while_the_link_is_busy() {
-        let rest = super::Rest::default();
-        assert!(!rest.ages() && !rest.end());
-        rest.add();
-        assert!(!rest.is_empty() && !rest.ages() && rest.ages());
-        assert!(rest.end() && rest.is_empty() && !rest.ages());
+        let age = super::Age::default();
+        assert!(!age.ticks() && !age.end());
+        age.begin();
+        assert!(!age.is_none() && !age.ticks() && age.ticks());
+        assert!(age.end() && age.is_none() && !age.ticks());
     }
 
     #[test]
@@ -110,7 +153,7 @@ mod tests {
         let start = Instant::now();
         while !rested && start.elapsed() < Duration::from_secs(5) {
             echo(0);
-            rested = !client.handle.core.links()[0].rest.is_empty();
+            rested = !client.handle.core.links()[0].rest.frames.is_none();
         }
         assert!(rested, "a thread that goes from conn to conn says an end with a beginning");
         echo(1);
@@ -118,6 +161,6 @@ mod tests {
         far.join().unwrap();
         let took = ended.iter().last().unwrap().saturating_duration_since(last);
         assert!(took < Duration::from_secs(1), "{took:?}");
-        assert!(client.handle.core.links()[0].rest.is_empty());
+        assert!(client.handle.core.links()[0].rest.frames.is_none());
     }
 }

@@ -245,7 +245,7 @@ impl Link {
     pub(super) fn push_to_rest(&self, control: Control) -> Result<()> {
         let mut queue = self.control.lock();
         queue.push(control)?;
-        self.rest.add();
+        self.rest.frames.begin();
         Ok(())
     }
 
@@ -256,7 +256,7 @@ impl Link {
 
     /// Whether control frames wait, be it at rest.
     pub(super) fn has_control(&self) -> bool {
-        self.control_waits.load(SeqCst) || !self.rest.is_empty()
+        self.control_waits.load(SeqCst) || !self.rest.frames.is_none()
     }
 
     /// Sends the control frames that wait, unless another thread has the sending
@@ -375,7 +375,7 @@ impl Link {
             if out.finished {
                 // Our direction has ended; answers to what still comes are moot.
                 self.control_waits.store(false, SeqCst);
-                self.rest.end();
+                self.rest.frames.end();
                 return Ok(());
             }
             self.seal_control(out)?;
@@ -443,7 +443,7 @@ impl Link {
                 return Ok(false);
             }
             self.control_waits.store(false, SeqCst);
-            self.rest.end();
+            self.rest.frames.end();
             self.lend(out, 0)?;
             let mut queue = self.control.lock();
             out.tx.control(&mut queue)?;

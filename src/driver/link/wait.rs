@@ -99,10 +99,15 @@ impl Link {
                 std::thread::yield_now();
                 return slept;
             }
-            if me.take_wake() || self.spin(me, direct) {
+            if me.take_wake() {
+                return slept;
+            }
+            self.look_round();
+            if self.spin(me, direct) {
                 return slept;
             }
             self.say_rest();
+            self.look_round();
             let asleep = Instant::now();
             me.poll_one(&self.socket, For::Reading, deadline);
             slept |= asleep.elapsed() > TICK;
@@ -214,6 +219,7 @@ impl Drop for Place<'_> {
         };
         if unled {
             self.link.say_rest();
+            self.link.look_round();
         }
         match left {
             Left::Promote(waiter) => waiter.wake(),

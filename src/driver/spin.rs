@@ -27,7 +27,7 @@ impl Spin {
             LazyLock::new(|| available_parallelism().is_ok_and(|n| n.get() == 1));
         Spin {
             longest: if *ALONE { Duration::ZERO } else { longest },
-            pause: AtomicU32::new(AT_FIRST),
+            pause: AtomicU32::new(0),
             penalty: AtomicU32::new(1),
         }
     }
@@ -57,9 +57,6 @@ impl Spin {
         }
     }
 }
-
-/// The first answers of a new link take long: both ends have just begun.
-const AT_FIRST: u32 = 2;
 
 /// Waits without a try, at most.
 const LONGEST_PAUSE: u32 = 256;

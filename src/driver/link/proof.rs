@@ -5,8 +5,8 @@
 //! a stream that was opened later, or a ping. The first costs nothing, and where streams
 //! come and go one after the other it is all there is; the ping is for what nothing follows,
 //! once for all who wait, and not more often than every second. Nobody is in a hurry: who
-//! waits is told with the others, by the reactor, and holds nothing of the link: its stream
-//! may be gone.
+//! waits is told by the next one, or with the others by the reactor, and holds nothing of
+//! the link: its stream may be gone.
 
 use std::collections::VecDeque;
 use std::sync::atomic::AtomicU64;

@@ -217,7 +217,7 @@ impl Drop for Place<'_> {
             self.link.rearm(before, drive.interest());
             (left, drive.reactor_reads())
         };
-        if unled {
+        if unled && !std::thread::panicking() {
             self.link.say_rest();
             self.link.look_round();
         }

@@ -256,7 +256,8 @@ impl Session {
             carrier.stream.state.lock().bar(why);
         }
         self.finish_writing();
-        if self.settled.load(SeqCst) || !redials && self.has_said_all() {
+        if !redials && self.has_said_all() {
+            // The end of the link is news for it.
             return true;
         }
         if let Some(carrier) = self.current() {
@@ -264,7 +265,7 @@ impl Session {
         }
         self.set_alarm();
         self.stirred();
-        false
+        self.settled.load(SeqCst)
     }
 
     /// The end too, on a carrier that is there: an answer to what is said behind it means

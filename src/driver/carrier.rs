@@ -1,7 +1,7 @@
 //! What a stream keeps that carries a session: how far each side is, and whom to tell.
 
 use std::sync::Weak;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use super::stream::Place;
 use crate::proto::multistream;
@@ -11,6 +11,19 @@ use crate::proto::resume::{Gone, HeadReader, Hello, Welcome};
 pub(crate) trait Watcher: Send + Sync {
     /// Something has: it is to look, elsewhere. Called under the link's locks.
     fn stirred(&self);
+
+    /// It looks whether it is over, here and now. Called without a lock.
+    fn look(&self);
+}
+
+/// Whether credit and receipts are news to who uses a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Curious {
+    No,
+    /// All was said: only the receipt for it is missing.
+    Calmly,
+    Yes,
 }
 
 /// Beside a stream: the session's part in it.
@@ -35,8 +48,8 @@ pub(crate) struct Carries {
     heard_at: AtomicU64,
     /// What had gone out on it when the peer was last asked to say so.
     asked_at: AtomicU64,
-    /// The session waits for credit or for an ack.
-    curious: AtomicBool,
+    /// Whether the session waits for credit or for an ack.
+    curious: AtomicU8,
     /// What the peer's answer proves that it has of other sessions.
     proof: u64,
 }
@@ -56,7 +69,7 @@ impl Carries {
             moved: AtomicU64::new(0),
             heard_at: AtomicU64::new(NOTHING),
             asked_at: AtomicU64::new(NOTHING),
-            curious: AtomicBool::new(false),
+            curious: AtomicU8::new(Curious::No as u8),
             proof: 0,
         })
     }
@@ -68,16 +81,18 @@ impl Carries {
         }
     }
 
-    /// The same if it wanted to know.
-    pub(super) fn stir_if_curious(&self) {
-        if self.curious.load(Ordering::SeqCst) {
+    /// The same if it wanted to know. Returns who is to look when there is time for that.
+    pub(super) fn stir_if_curious(&self) -> Option<Weak<dyn Watcher>> {
+        let curious = self.curious.load(Ordering::SeqCst);
+        if curious == Curious::Yes as u8 {
             self.stir();
         }
+        (curious == Curious::Calmly as u8).then(|| self.session.clone())
     }
 
     /// Whether credit and acks are told too.
-    pub(crate) fn set_curious(&self, curious: bool) {
-        self.curious.store(curious, Ordering::SeqCst);
+    pub(crate) fn set_curious(&self, curious: Curious) {
+        self.curious.store(curious as u8, Ordering::SeqCst);
     }
 
     /// It was opened behind what that number stands for.
@@ -251,6 +266,8 @@ mod tests {
 
     impl Watcher for Nobody {
         fn stirred(&self) {}
+
+        fn look(&self) {}
     }
 
     fn carries() -> Box<Carries> {

@@ -126,8 +126,8 @@ struct Guest {
     net: Option<Net>,
     pass: Pass,
     handshake: Handshake,
-    /// What the poll watches for.
-    watched: For,
+    /// What the poll watches for, once it does.
+    watched: Option<For>,
 }
 
 impl Doorman {
@@ -203,32 +203,21 @@ impl Doorman {
             net,
             pass,
             handshake: Handshake::listener(socket, self.identity.clone()),
-            watched: For::Reading,
+            watched: None,
         };
-        let fd = guest.handshake.socket().as_raw_fd();
-        let entry = self.guests.vacant_entry();
-        let token = Token(entry.key() + self.listeners.len());
-        if self.poll.registry().register(&mut SourceFd(&fd), token, Interest::READABLE).is_ok() {
-            self.order.push_back((entry.key(), self.count, Instant::now()));
-            entry.insert(guest);
-        }
+        let key = self.guests.insert(guest);
+        self.order.push_back((key, self.count, Instant::now()));
+        // Most have said something by now.
+        self.attend(key);
     }
 
-    /// A guest's socket is ready.
+    /// A guest's socket is new, or ready.
     fn attend(&mut self, key: usize) {
         let Some(guest) = self.guests.get_mut(key) else { return };
         match guest.handshake.step() {
             Ok(false) => {
-                let want = guest.handshake.waits_for();
-                if want != guest.watched {
-                    guest.watched = want;
-                    let interest = match want {
-                        For::Reading => Interest::READABLE,
-                        For::Writing => Interest::WRITABLE,
-                    };
-                    let fd = guest.handshake.socket().as_raw_fd();
-                    let token = Token(key + self.listeners.len());
-                    let _ = self.poll.registry().reregister(&mut SourceFd(&fd), token, interest);
+                if self.watch(key).is_err() {
+                    drop(self.see_off(key));
                 }
             }
             Ok(true) => {
@@ -241,6 +230,23 @@ impl Doorman {
                     self.reception.failed(guest.from, &e);
                 }
             }
+        }
+    }
+
+    /// Has the poll tell when the guest's socket is ready for what comes next.
+    fn watch(&mut self, key: usize) -> io::Result<()> {
+        let Some(guest) = self.guests.get_mut(key) else { return Ok(()) };
+        let want = guest.handshake.waits_for();
+        let fd = guest.handshake.socket().as_raw_fd();
+        let (mut source, token) = (SourceFd(&fd), Token(key + self.listeners.len()));
+        let interest = match want {
+            For::Reading => Interest::READABLE,
+            For::Writing => Interest::WRITABLE,
+        };
+        match guest.watched.replace(want) {
+            None => self.poll.registry().register(&mut source, token, interest),
+            Some(before) if before == want => Ok(()),
+            Some(_) => self.poll.registry().reregister(&mut source, token, interest),
         }
     }
 

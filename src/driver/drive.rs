@@ -149,6 +149,11 @@ impl<W: Clone> Drive<W> {
         self.role == Role::Reactor
     }
 
+    /// Whether a tick is to come before anybody sleeps on the socket.
+    pub(crate) fn is_idle(&self) -> bool {
+        matches!(self.role, Role::Idle(_))
+    }
+
     /// Whether the reactor is to write what the socket did not take.
     pub(crate) fn set_want_write(&mut self, want: bool) {
         self.want_write = want;

@@ -14,7 +14,7 @@ mod spin;
 mod stream;
 mod waiter;
 
-pub(crate) use carrier::{Answer as HeadAnswer, Answered, Carries, Greeted, Watcher};
+pub(crate) use carrier::{Answer as HeadAnswer, Answered, Carries, Curious, Greeted, Watcher};
 pub(crate) use doorman::{Door, Pass, Reception};
 pub(crate) use handshake::Secured;
 pub(crate) use link::{
@@ -24,4 +24,4 @@ pub(crate) use race::{Canceller, Family, Outcome, Place, Race};
 pub(crate) use reactors::Reactors;
 pub use stream::Priority;
 pub(crate) use stream::{Answer, Fate, Service, Stream, Waiters};
-pub(crate) use waiter::Waiter;
+pub(crate) use waiter::{Waiter, expect_back};

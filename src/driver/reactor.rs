@@ -290,6 +290,8 @@ impl Reactor {
                 }
                 _ => {}
             }
+            // What these do is looked for behind them: nobody has to wake the loop for it.
+            self.handle.errands.lock().looks_by = Some(Instant::now());
             for event in &events {
                 let Some(link) = self.handle.link(event.token()) else { continue };
                 guarded(&link, |link| {
@@ -371,7 +373,7 @@ impl Reactor {
     fn tick(&mut self) {
         let now = Instant::now();
         if self.next_tick <= now {
-            self.ticking.retain(|link| link.tick(now));
+            self.ticking.retain(|link| guarded(link, |link| link.tick(now)).unwrap_or_default());
             self.next_tick = now + TICK;
         }
     }

@@ -538,11 +538,9 @@ impl Waiters {
         self.0.retain(|w| !Arc::ptr_eq(w, waiter));
     }
 
-    /// Wakes the one who waits longest.
-    pub(crate) fn wake_one(&mut self) {
-        if !self.0.is_empty() {
-            self.0.remove(0).wake();
-        }
+    /// The one who waits longest, to be woken once the lock is free that it would wait for.
+    pub(crate) fn take_one(&mut self) -> Option<Arc<Waiter>> {
+        (!self.0.is_empty()).then(|| self.0.remove(0))
     }
 
     /// Adds those who wait in `others`, who do not any more.

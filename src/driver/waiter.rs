@@ -142,18 +142,42 @@ pub(crate) fn is_readable(socket: &TcpStream) -> bool {
     rustix::event::poll(&mut fds, Some(&Timespec::default())).is_ok_and(|n| n > 0)
 }
 
-thread_local! { static RETURNS: Cell<bool> = const { Cell::new(false) }; }
+thread_local! { static HABITS: Cell<Option<Habits>> = const { Cell::new(None) }; }
+
+/// Of a thread that opens or accepts conns.
+#[derive(Clone, Copy, Default)]
+struct Habits {
+    /// When it was done with the last one, if it has not asked for the next.
+    left: Option<Instant>,
+    /// How often it was back at once, without a pause in between.
+    hurries: u32,
+}
 
 /// The calling thread opens or accepts conns: when it is done with one it is likely to want
 /// the next, and to drive a link for it.
 pub(crate) fn expect_back() {
-    RETURNS.set(true);
+    let mut habits = HABITS.get().unwrap_or_default();
+    if let Some(left) = habits.left.take() {
+        let at_once = left.elapsed() < AT_ONCE;
+        habits.hurries = if at_once { habits.hurries.saturating_add(1) } else { 0 };
+    }
+    HABITS.set(Some(habits));
 }
 
-/// Whether it does.
-pub(crate) fn is_expected_back() -> bool {
-    RETURNS.get()
+/// The calling thread is done with a conn. Whether it opens or accepts others, and whether
+/// it has lately been back for the next one at once.
+pub(crate) fn note_leave() -> (bool, bool) {
+    let Some(mut habits) = HABITS.get() else { return (false, false) };
+    habits.left = Some(Instant::now());
+    HABITS.set(Some(habits));
+    (true, habits.hurries >= A_HABIT)
 }
+
+/// Between two conns of a thread that goes from one to the next.
+const AT_ONCE: Duration = Duration::from_micros(100);
+
+/// So often in a row is what it does.
+const A_HABIT: u32 = 4;
 
 /// The time left until `at`; `None` once it is over.
 pub(crate) fn remaining(at: Instant) -> Option<Duration> {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use libp2p_identity::PeerId;
 use parking_lot::Mutex;
 
-use crate::driver::{Link, Patience, Waiter, Waiters};
+use crate::driver::{Link, Patience, Waiter, Waiters, expect_back};
 use crate::error::{Error, ErrorCode, Result};
 use crate::resources::Resources;
 use crate::resources::limits::Limit;
@@ -61,12 +61,15 @@ impl Backlog {
         queue.per_peer.insert(peer, of_peer + 1);
         queue.last = Arc::downgrade(&arrival.parts().0);
         queue.waiting.push_back(arrival);
-        queue.waiters.wake_one();
+        let next = queue.waiters.take_one();
+        drop(queue);
+        next.inspect(|waiter| waiter.wake());
         true
     }
 
     /// The oldest arrival; `None`: none came within `patience`.
     pub(crate) fn pop(&self, patience: Patience) -> Result<Option<Channel>> {
+        expect_back();
         let mut me = None;
         loop {
             let last = {

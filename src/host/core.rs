@@ -381,9 +381,8 @@ impl Core {
 
     /// Closes every link to the peer, and ends the conns to it.
     pub(crate) fn disconnect(&self, peer: &PeerId, why: &Error) {
-        let now = Instant::now();
-        let deadline = now + self.limits.linger;
-        self.sessions.close(Some(peer), why, now, deadline);
+        let deadline = Instant::now() + self.limits.linger;
+        self.sessions.close(Some(peer), why, None, deadline);
         self.close_links(&self.links_to(peer), why, deadline);
     }
 
@@ -416,7 +415,7 @@ impl Core {
         let backlogs: Vec<_> = self.protocols.lock().values().cloned().collect();
         backlogs.iter().for_each(|backlog| self.unbind(backlog));
         self.sessions.stop_taking();
-        self.sessions.close(None, &shut_down(), deadline, deadline);
+        self.sessions.close(None, &shut_down(), Some(deadline), deadline);
         self.cut_off.store(true, SeqCst);
         self.sessions.end(&shut_down());
         let door = self.door.lock().take();

@@ -29,7 +29,9 @@ use crate::stall::{self, Admission, Direction, Network, StallLimit, TryIo};
 /// # The end
 ///
 /// When the last handle of a conn is dropped the peer reads to the end of what was
-/// written, and what the peer goes on to write fails there. The drop does not block;
+/// written, and what the peer goes on to write fails there. (From a thread that drops
+/// one conn and has the next at once, over and over, the peer hears of the end with the
+/// next beginning, or a few milliseconds later.) The drop does not block;
 /// that of the host's last handle does, until everything is delivered (see
 /// [`Host`]).
 ///

@@ -81,7 +81,10 @@ impl Channel {
     /// The last handle is gone: what was written is delivered, and then the stream ends.
     pub(crate) fn release(&self) {
         match self {
-            Channel::Plain(link, stream) => link.release(stream),
+            Channel::Plain(link, stream) => {
+                link.release(stream);
+                link.leave();
+            }
             Channel::Resumable(session) => session.release(),
         }
     }

@@ -1,6 +1,7 @@
 //! How a session ends: both ends have finished, or it is given up.
 
 use std::net::Shutdown;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::time::Instant;
 
@@ -16,6 +17,9 @@ impl Session {
     pub(super) fn shutdown(&self, how: Shutdown) -> Result<()> {
         if matches!(how, Shutdown::Write | Shutdown::Both) {
             self.finish_writing();
+            if let Some(carrier) = self.current() {
+                carrier.link.say_rest();
+            }
         }
         if matches!(how, Shutdown::Read | Shutdown::Both) {
             self.deafen()?;
@@ -23,7 +27,8 @@ impl Session {
         Ok(())
     }
 
-    /// Nothing more is written: the peer is told, behind all that was.
+    /// Nothing more is written: the peer is told, behind all that was, when the link says
+    /// what rests.
     fn finish_writing(&self) {
         {
             let mut out = self.writer.lock();
@@ -32,7 +37,7 @@ impl Session {
             }
             self.shut.store(true, SeqCst);
             if let Some(carrier) = self.current() {
-                self.advance(&mut out, &carrier);
+                self.advance_to_rest(&mut out, &carrier);
             }
         }
         self.state.lock().carriers.waiters.wake();
@@ -239,7 +244,8 @@ impl Session {
     }
 
     /// Its host, or its peer's connections, are being closed: its calls fail from now on.
-    fn begin_close(&self, why: &Error, until: Instant) {
+    /// Whether nothing has to be waited for.
+    fn begin_close(&self, why: &Error, until: Instant, redials: bool) -> bool {
         let current = {
             let mut state = self.state.lock();
             state.closing = Some((why.clone(), until));
@@ -248,11 +254,25 @@ impl Session {
         };
         if let Some(carrier) = current {
             carrier.stream.state.lock().bar(why);
-            carrier.link.hand_back();
         }
         self.finish_writing();
+        if !redials && self.has_said_all() {
+            // The end of the link is news for it.
+            return true;
+        }
+        if let Some(carrier) = self.current() {
+            carrier.link.hand_back();
+        }
         self.set_alarm();
         self.stirred();
+        self.settled.load(SeqCst)
+    }
+
+    /// The end too, on a carrier that is there: an answer to what is said behind it means
+    /// that all has arrived.
+    fn has_said_all(&self) -> bool {
+        let said = self.writer.lock().is_fin_said();
+        said && self.current().is_some_and(|carrier| carrier.link.death().is_none())
     }
 }
 
@@ -271,17 +291,21 @@ impl Session {
 
 impl Sessions {
     /// Ends those with `peer`, or all, with `why`: waits until everything is delivered,
-    /// at most until `deadline`. One that is without a carrier at `redial_until` ends.
+    /// at most until `deadline`. One that is without a carrier at `redial_until` ends; if
+    /// that is none, those that have said everything on theirs are left to the end of the
+    /// link, which waits for its delivery.
     pub(crate) fn close(
         &self,
         peer: Option<&PeerId>,
         why: &Error,
-        redial_until: Instant,
+        redial_until: Option<Instant>,
         deadline: Instant,
     ) {
         let sessions = self.live(peer);
-        sessions.iter().for_each(|session| session.begin_close(why, redial_until));
-        for session in &sessions {
+        let (until, redials) = (redial_until.unwrap_or_else(Instant::now), redial_until.is_some());
+        let waits = |session: &&Arc<Session>| !session.begin_close(why, until, redials);
+        let waiting: Vec<_> = sessions.iter().filter(waits).collect();
+        for session in waiting {
             let mut table = self.table.lock();
             while !session.settled.load(SeqCst) && Instant::now() < deadline {
                 self.changed.wait_until(&mut table, deadline);

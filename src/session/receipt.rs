@@ -32,7 +32,7 @@ pub(super) struct LastReceipt {
 }
 
 impl Session {
-    /// Says the end on this carrier if it is its turn. `false`: the carrier is broken.
+    /// Queues the end on this carrier if it is its turn. `false`: the carrier is broken.
     pub(super) fn say_end(&self, out: &mut Outgoing, carrier: &Carrier) -> bool {
         let news = !out.is_delivered();
         if !out.take_fin() {
@@ -44,7 +44,7 @@ impl Session {
             // What came on carriers before was said in the head of this one.
             state.last_receipt.precedes_end = confirmed || state.carriers.finished;
         }
-        carrier.link.shut_write(&carrier.stream).is_ok()
+        carrier.link.finish(&carrier.stream).is_ok()
     }
 
     /// The peer has answered a head that said how much has arrived.

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use super::carriers::Carrier;
 use super::{Outage, Phase, Session};
 use crate::driver::{
-    Answered, Carries, Fate, Greeted, HeadAnswer, Link, Opening, Patience, Stream, Watcher,
+    Answered, Carries, Curious, Fate, Greeted, HeadAnswer, Link, Opening, Patience, Stream, Watcher,
 };
 use crate::error::{Error, ErrorCode};
 use crate::proto::resume::{Code, Gone, Hello, Welcome, verdict};
@@ -134,7 +134,7 @@ impl Session {
             let received = state.carriers.received;
             let watcher: Weak<dyn Watcher> = self.me.clone();
             let carries = Carries::new(watcher, received, state.carriers.finished);
-            carries.set_curious(true);
+            carries.set_curious(Curious::Yes);
             (self.hello(state.epoch, false, received, window), carries, window)
         };
         match link.open_carrier(&hello.encode(), carries, window, Patience::None) {

@@ -10,7 +10,7 @@ use parking_lot::MutexGuard;
 use super::carriers::Carrier;
 use super::outgoing::Outgoing;
 use super::{Phase, Session};
-use crate::driver::{Left, Patience, Waiter, Watcher, Written};
+use crate::driver::{Curious, Left, Patience, Waiter, Watcher, Written};
 use crate::error::{Error, ErrorCode, Result};
 
 impl Session {
@@ -277,10 +277,16 @@ impl Session {
     /// Seals what the carrier has not got yet, as far as credit and the socket let it,
     /// and the end behind it. What is left goes on when there is news of either.
     pub(super) fn advance(&self, out: &mut Outgoing, carrier: &Arc<Carrier>) {
+        self.advance_to_rest(out, carrier);
+        carrier.link.say_rest();
+    }
+
+    /// The same, but that the caller has the end said, by `say_rest` or `leave`.
+    pub(super) fn advance_to_rest(&self, out: &mut Outgoing, carrier: &Arc<Carrier>) {
         let Some(carries) = carrier.stream.carries.get() else { return };
         let (link, stream) = (&carrier.link, &carrier.stream);
         // Before it looks, so that no news is missed.
-        carries.set_curious(true);
+        carries.set_curious(Curious::Yes);
         self.hear_acks(out, carrier);
         while out.is_behind() {
             let written = link.write_now(stream, &out.next());
@@ -305,8 +311,12 @@ impl Session {
         if !self.say_end(out, carrier) {
             return;
         }
-        let done = !out.is_behind() && !out.is_finished();
-        carries.set_curious(!done);
+        carries.set_curious(match (out.is_behind(), out.is_finished()) {
+            (false, false) => Curious::No,
+            // Nobody waits for the receipt, but who closes the host.
+            (false, true) if self.state.lock().closing.is_none() => Curious::Calmly,
+            _ => Curious::Yes,
+        });
         stream.state.lock().wake_writers();
     }
 }

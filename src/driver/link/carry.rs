@@ -231,7 +231,7 @@ impl Link {
         // A session that is opened has a thread that waits.
         if let Some(carries) = stream.carries.get() {
             self.note_proof(carries.proof());
-            carries.stir_if_curious();
+            self.tell(carries);
         }
         Ok(())
     }
@@ -265,26 +265,36 @@ impl Link {
 
     /// Takes the number under the queue's lock: what is said never goes back.
     fn push_ack(&self, stream: &Stream, received: impl FnOnce() -> Option<u32>) -> Result<()> {
+        self.queue_ack(stream, received, || self.mark_control())
+    }
+
+    fn queue_ack(
+        &self,
+        stream: &Stream,
+        received: impl FnOnce() -> Option<u32>,
+        mark: impl FnOnce(),
+    ) -> Result<()> {
         let mut queue = self.control.lock();
         let Some(received) = received() else { return Ok(()) };
         queue.push(Control::Received { id: stream.id, received })?;
-        self.mark_control();
+        mark();
         Ok(())
     }
 
     /// The peer has finished its direction of a session's stream: that counts as one
-    /// byte, and is confirmed at once.
+    /// byte, and is confirmed with what is said next.
     pub(super) fn kept_end(&self, stream: &Stream) -> Result<()> {
         let Some(carries) = stream.carries.get() else { return Ok(()) };
         carries.finish();
-        self.acknowledge(stream, carries)?;
-        carries.stir_if_curious();
+        self.queue_ack(stream, || carries.tell(), || self.rest.frames.begin())?;
+        self.tell(carries);
         Ok(())
     }
 
-    /// Whether the receipt for the peer's end has gone out: what is said next is behind it.
+    /// Whether the receipt for the peer's end goes out before what is said next: it went to
+    /// the queue with the end, and a FIN does not overtake it there.
     pub(crate) fn has_confirmed_end(&self, stream: &Stream) -> bool {
-        stream.state.lock().finished() && !self.control.lock().has_receipt(stream.id)
+        stream.state.lock().finished()
     }
 
     /// The reactor's timer for what was kept and not confirmed, and for those who wait to
@@ -314,7 +324,7 @@ impl Link {
             self.flood(Limit::EmptyFrames, 1)?;
         }
         stream.state.lock().writers.wake();
-        carries.stir_if_curious();
+        self.tell(carries);
         if carries.owes() { self.acknowledge(stream, carries) } else { Ok(()) }
     }
 

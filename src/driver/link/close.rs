@@ -26,7 +26,8 @@ use crate::resources::limits::Limit;
 
 impl Link {
     /// The first step. Our own conns on it end with `why`. Returns the ping that
-    /// `await_delivery` waits for; `None`: the link has ended already.
+    /// `await_delivery` waits for; `None`: the link has ended already. To a host of this
+    /// library it goes out with the goodbye.
     pub(crate) fn begin_close(self: &Arc<Link>, why: &Error) -> Option<u32> {
         self.retire();
         for stream in self.table() {
@@ -42,7 +43,9 @@ impl Link {
             stream.stir();
         }
         let ping = self.ping()?;
-        self.flush_control();
+        if !self.kin {
+            self.flush_control();
+        }
         Some(ping)
     }
 

@@ -28,6 +28,7 @@ mod open;
 mod patience;
 mod proof;
 mod pump;
+mod rest;
 mod run;
 mod send;
 mod wait;
@@ -63,6 +64,7 @@ use floods::Floods;
 pub(crate) use open::{Negotiated, Opening};
 pub(crate) use patience::Patience;
 use proof::Proofs;
+use rest::Rest;
 use send::Outbound;
 pub(crate) use write::{Left, Written};
 
@@ -88,8 +90,10 @@ pub(crate) struct Link {
     /// Writers of high priority that want to send.
     urgent: AtomicUsize,
     control: Mutex<ControlQueue>,
-    /// Mirrors "`control` is not empty", for a look without its lock.
+    /// Mirrors "`control` is not empty", but for what rests, for a look without its lock.
     control_waits: AtomicBool,
+    /// Some of them are in no hurry.
+    rest: Rest,
     /// Short writes wait for the reactor to send them.
     joined: AtomicBool,
     drive: Mutex<Drive<Arc<Waiter>>>,
@@ -276,6 +280,7 @@ impl Link {
             urgent: AtomicUsize::new(0),
             control: Mutex::new(ControlQueue::new(pongs)),
             control_waits: AtomicBool::new(false),
+            rest: Rest::default(),
             joined: AtomicBool::new(false),
             drive: Mutex::new(Drive::new()),
             spin: Spin::new(spin),

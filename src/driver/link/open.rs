@@ -355,14 +355,22 @@ impl Link {
 
     /// Sends FIN behind what was written.
     pub(crate) fn shut_write(self: &Arc<Link>, stream: &Arc<Stream>) -> Result<()> {
+        if self.finish(stream)? {
+            self.say_rest();
+        }
+        Ok(())
+    }
+
+    /// The same, but that the caller has it said, by `say_rest` or `leave`. Whether it was
+    /// not said before.
+    pub(crate) fn finish(&self, stream: &Stream) -> Result<bool> {
         let why = Error::new(ErrorCode::BrokenPipe, "this conn's write side was shut down");
         let mut state = stream.state.lock();
-        if state.close(why) {
-            self.push(Control::Fin { id: stream.id })?;
+        let news = state.close(why);
+        if news {
+            self.push_to_rest(Control::Fin { id: stream.id })?;
         }
-        drop(state);
-        self.flush_control();
-        Ok(())
+        Ok(news)
     }
 
     /// The last handle is gone: FIN, and what was not read is credited, so that
@@ -376,7 +384,6 @@ impl Link {
         if over {
             self.forget(stream.id);
         }
-        self.leave();
         if let Err(e) = result {
             self.die(e);
         }

@@ -5,8 +5,8 @@
 //! a stream that was opened later, or a ping. The first costs nothing, and where streams
 //! come and go one after the other it is all there is; the ping is for what nothing follows,
 //! once for all who wait, and not more often than every second. Nobody is in a hurry: who
-//! waits is told with the others, by the reactor, and holds nothing of the link: its stream
-//! may be gone.
+//! waits is told by the next one, or with the others by the reactor, and holds nothing of
+//! the link: its stream may be gone.
 
 use std::collections::VecDeque;
 use std::sync::atomic::AtomicU64;
@@ -48,14 +48,12 @@ struct Waiting {
 
 impl Link {
     /// Has `who` look some time after the peer has what was said so far, or once the link
-    /// has ended. Returns what to ask [`Link::has_proven`] for. `None`: too many wait.
+    /// has ended; those look now that waited so far and need not any more. Called without a
+    /// lock. Returns what to ask [`Link::has_proven`] for. `None`: too many wait.
     pub(crate) fn prove(self: &Arc<Link>, who: Weak<dyn Watcher>) -> Option<u64> {
         let (number, through, looks) = {
             let mut queue = self.proofs.queue.lock();
-            let through = match queue.waiting.len() {
-                n if n >= MANY => self.take_proven(&mut queue),
-                _ => VecDeque::new(),
-            };
+            let through = self.take_proven(&mut queue);
             let number = (queue.waiting.len() < MOST).then(|| {
                 let number = self.proofs.asked.fetch_add(1, SeqCst) + 1;
                 queue.waiting.push_back(Waiting { number, since: Instant::now(), who });
@@ -63,7 +61,8 @@ impl Link {
             });
             (number, through, queue.arm())
         };
-        stir(through);
+        // One or two, where streams come and go.
+        through.iter().filter_map(|one| one.who.upgrade()).for_each(|who| who.look());
         if self.death().is_some() {
             // Whoever ended it may not have seen this one.
             self.end_proofs();
@@ -84,7 +83,7 @@ impl Link {
     pub(super) fn proof_of_answer(&self) -> u64 {
         let asked = self.proofs.asked.load(SeqCst);
         // Their receipts went to the queue before, and are through it if it is empty.
-        if self.control_waits.load(SeqCst) { 0 } else { asked }
+        if self.has_control() { 0 } else { asked }
     }
 
     /// The peer has what those up to this one wait for.
@@ -175,8 +174,6 @@ fn stir(waiting: VecDeque<Waiting>) {
 /// So long somebody waits before a ping is sent for it, at least; and between two of them.
 const PATIENCE: Duration = Duration::from_millis(100);
 const BETWEEN: Duration = Duration::from_secs(1);
-/// From so many on it is looked whether some need not wait any more.
-const MANY: usize = 64;
 /// So many wait on one link; what finishes beyond is not waited for.
 const MOST: usize = 1024;
 
@@ -194,6 +191,10 @@ mod tests {
     impl Watcher for Counting {
         fn stirred(&self) {
             self.0.fetch_add(1, SeqCst);
+        }
+
+        fn look(&self) {
+            self.stirred();
         }
     }
 
@@ -242,7 +243,7 @@ mod tests {
         assert!(proven.count() >= 100);
         let most = start.elapsed().div_duration_f64(BETWEEN).ceil() as u32;
         assert!(link.notices.lock().pings <= pings + most);
-        assert!(who.0.load(SeqCst) >= 200 - MANY, "they are told when there are many");
+        assert!(who.0.load(SeqCst) >= 100, "they are told by the next one");
     }
 
     #[test]

@@ -18,6 +18,13 @@ impl Link {
     /// processes every whole frame. `dry`: until the socket says that it has no
     /// more, which an edge-triggered poll needs.
     pub(in crate::driver) fn pump(self: &Arc<Link>, direct: &mut Direct<'_>, dry: bool) {
+        self.pump_leading(direct, dry);
+        self.say_rest();
+        self.look_round();
+    }
+
+    /// The same for the thread that leads, which says what rests before it sleeps.
+    pub(super) fn pump_leading(self: &Arc<Link>, direct: &mut Direct<'_>, dry: bool) {
         // Burns after the lock is free again.
         let _fuse = Fuse::new(self);
         let result = self.pump_locked(&mut self.rx.lock(), direct, dry);
@@ -182,7 +189,7 @@ impl Link {
                     state.writers.wake();
                     drop(state);
                     if let Some(carries) = stream.carries.get() {
-                        carries.stir_if_curious();
+                        self.tell(carries);
                     }
                     // An answer may have waited for it.
                     if !self.control.lock().is_empty() {

@@ -241,9 +241,22 @@ impl Link {
         Ok(())
     }
 
-    /// Called under the `control` lock.
+    /// The same for one that goes with what is said next.
+    pub(super) fn push_to_rest(&self, control: Control) -> Result<()> {
+        let mut queue = self.control.lock();
+        queue.push(control)?;
+        self.rest.frames.begin();
+        Ok(())
+    }
+
+    /// Called under the `control` lock, or for what is in the queue already.
     pub(super) fn mark_control(&self) {
         self.control_waits.store(true, SeqCst);
+    }
+
+    /// Whether control frames wait, be it at rest.
+    pub(super) fn has_control(&self) -> bool {
+        self.control_waits.load(SeqCst) || !self.rest.frames.is_none()
     }
 
     /// Sends the control frames that wait, unless another thread has the sending
@@ -277,7 +290,7 @@ impl Link {
     /// Sends the control frames that wait, once more before the end: whose reason is
     /// known already, so that a failure says nothing new.
     pub(super) fn say_last(&self) {
-        if self.control_waits.load(SeqCst)
+        if self.has_control()
             && let Some(mut out) = self.tx.try_lock()
         {
             let _ = self.send(&mut out);
@@ -362,6 +375,7 @@ impl Link {
             if out.finished {
                 // Our direction has ended; answers to what still comes are moot.
                 self.control_waits.store(false, SeqCst);
+                self.rest.frames.end();
                 return Ok(());
             }
             self.seal_control(out)?;
@@ -424,11 +438,12 @@ impl Link {
     /// wait still, for so much does for the socket that no more is sealed; the queue has
     /// its own bounds.
     pub(super) fn seal_control(&self, out: &mut Outbound) -> Result<bool> {
-        while self.control_waits.load(SeqCst) {
+        while self.has_control() {
             if out.pending() >= MOST_SEALED {
                 return Ok(false);
             }
             self.control_waits.store(false, SeqCst);
+            self.rest.frames.end();
             self.lend(out, 0)?;
             let mut queue = self.control.lock();
             out.tx.control(&mut queue)?;

@@ -54,7 +54,6 @@ impl Link {
         until: Instant,
         mut done: impl FnMut() -> bool,
     ) {
-        waiter::expect_back();
         // The link's end is no news here.
         let _ = self.wait(me, Some(until), &mut Direct::none(), |_| done().then_some(()));
     }
@@ -94,15 +93,21 @@ impl Link {
     ) -> bool {
         let mut slept = false;
         loop {
-            self.pump(direct, false);
+            self.pump_leading(direct, false);
             if self.death().is_some() {
                 // `die` is on its way to tell what this thread waits for.
                 std::thread::yield_now();
                 return slept;
             }
-            if me.take_wake() || self.spin(me, direct) {
+            if me.take_wake() {
                 return slept;
             }
+            self.look_round();
+            if self.spin(me, direct) {
+                return slept;
+            }
+            self.say_rest();
+            self.look_round();
             let asleep = Instant::now();
             me.poll_one(&self.socket, For::Reading, deadline);
             slept |= asleep.elapsed() > TICK;
@@ -119,7 +124,7 @@ impl Link {
         let start = Instant::now();
         let found = loop {
             if waiter::is_readable(&self.socket) {
-                self.pump(direct, false);
+                self.pump_leading(direct, false);
             }
             if me.take_wake() || self.death().is_some() {
                 break true;
@@ -148,28 +153,39 @@ impl Link {
     }
 
     /// A conn came to its end: its reader will not be back in a moment, unless it is one
-    /// that opens or accepts conns.
-    pub(crate) fn leave(&self) {
-        if !waiter::is_expected_back() {
+    /// that opens or accepts conns. One that goes from conn to conn says the end of this
+    /// one with the beginning of the next.
+    pub(crate) fn leave(self: &Arc<Link>) {
+        let (returns, at_once) = waiter::note_leave();
+        if !returns {
             self.hand_back();
+        } else if !at_once || !self.drive.lock().is_idle() {
+            self.say_rest();
         }
     }
 
     /// Whoever drove the link waits for something else now.
-    pub(crate) fn hand_back(&self) {
-        let mut drive = self.drive.lock();
-        let before = drive.interest();
-        drive.hand_back();
-        self.rearm(before, drive.interest());
+    pub(crate) fn hand_back(self: &Arc<Link>) {
+        {
+            let mut drive = self.drive.lock();
+            let before = drive.interest();
+            drive.hand_back();
+            self.rearm(before, drive.interest());
+        }
+        self.say_rest();
     }
 
     /// The reactor's tick: takes the socket back if nobody wants it. Returns
     /// whether the next tick is wanted.
-    pub(in crate::driver) fn tick(&self, now: Instant) -> bool {
-        let mut drive = self.drive.lock();
-        let before = drive.interest();
-        let again = drive.tick(now);
-        self.rearm(before, drive.interest());
+    pub(in crate::driver) fn tick(self: &Arc<Link>, now: Instant) -> bool {
+        let (again, unled) = {
+            let mut drive = self.drive.lock();
+            let before = drive.interest();
+            let again = drive.tick(now);
+            self.rearm(before, drive.interest());
+            (again, drive.reactor_reads())
+        };
+        self.tick_rest(unled);
         again
     }
 
@@ -194,13 +210,17 @@ struct Place<'a> {
 impl Drop for Place<'_> {
     fn drop(&mut self) {
         let Some(ticket) = self.ticket else { return };
-        let left = {
+        let (left, unled) = {
             let mut drive = self.link.drive.lock();
             let before = drive.interest();
             let left = drive.forget(ticket, self.slept, Instant::now());
             self.link.rearm(before, drive.interest());
-            left
+            (left, drive.reactor_reads())
         };
+        if unled && !std::thread::panicking() {
+            self.link.say_rest();
+            self.link.look_round();
+        }
         match left {
             Left::Promote(waiter) => waiter.wake(),
             Left::StartTicks => self.link.reactor.start_ticks(self.link),

@@ -193,9 +193,18 @@ impl Link {
     ) -> Result<Option<MutexGuard<'_, Outbound>>> {
         loop {
             let mut out = self.tx.lock();
-            let result = self.send(&mut out);
+            let mut result = Ok(());
+            if out.pending() >= MOST_WAITING {
+                result = self.send(&mut out);
+            }
             if result.is_ok() && (out.pending() < MOST_WAITING || out.finished) {
-                return Ok(Some(out));
+                // What rests goes with them.
+                if !out.finished {
+                    result = self.seal_control(&mut out).map(|_| ());
+                }
+                if result.is_ok() {
+                    return Ok(Some(out));
+                }
             }
             let mark = out.mark().saturating_sub((MOST_WAITING / 2) as u64);
             self.unlock(out, result)?;

@@ -5,7 +5,7 @@
 use std::fmt;
 use std::ops::RangeInclusive;
 
-use aws_lc_rs::signature::RsaParameters;
+use aws_lc_rs::signature::{ED25519, RsaParameters, UnparsedPublicKey};
 use libp2p_identity::{KeyType, Keypair, PeerId, PublicKey};
 use snow::types::{Dh, Random};
 use zeroize::Zeroizing;
@@ -92,10 +92,20 @@ pub(super) fn verify(payload: &Payload, noise_static: &[u8]) -> Result<PublicKey
         Error::with_source(ErrorCode::HandshakeFailed, "the peer's identity key is damaged", e)
     })?;
     check_size(&key)?;
-    if !key.verify(&signed_bytes(noise_static), signature) {
+    if !has_signed(&key, &signed_bytes(noise_static), signature) {
         return Err(refused("the peer's identity key did not sign its Noise key"));
     }
     Ok(key)
+}
+
+/// The usual kind of key is faster on aws-lc.
+fn has_signed(key: &PublicKey, message: &[u8], signature: &[u8]) -> bool {
+    match key.clone().try_into_ed25519() {
+        Ok(key) => {
+            UnparsedPublicKey::new(&ED25519, key.to_bytes()).verify(message, signature).is_ok()
+        }
+        Err(_) => key.verify(message, signature),
+    }
 }
 
 /// RSA keys have any size, and the work of verifying grows with it: what is too

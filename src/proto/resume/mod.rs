@@ -117,8 +117,7 @@
 //! tombstone answers. It ends too when the peer is known to have the receipt:
 //!
 //! * the receipt went out before its own FIN did, on the same carrier or in the head of that,
-//!   and the FIN is acknowledged: so it is for whoever ends last. What waits together is
-//!   written FINs first, and does not count;
+//!   and the FIN is acknowledged: so it is for whoever ends last;
 //! * a Hello that said so was answered with Welcome;
 //! * the head of a stream that was opened behind the receipt on the same connection was
 //!   answered: so it is where sessions come and go one after the other, and it costs nothing;

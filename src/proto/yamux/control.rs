@@ -36,7 +36,8 @@ pub(crate) enum Control {
 ///
 /// Acks, replies, FINs and resets of one stream stay in their order and come
 /// before receipts, window updates, pongs, pings and the go-away; so a ping or a
-/// receipt that is pushed behind a FIN is written behind it. Data that is written by [`Tx::data`] does
+/// receipt that is pushed behind a FIN is written behind it. A receipt that waits as
+/// the FIN of its stream is pushed is written before it. Data that is written by [`Tx::data`] does
 /// not pass through here: whoever writes it first empties the queue.
 ///
 /// [`Tx::data`]: super::Tx::data
@@ -65,6 +66,7 @@ struct Ordered {
 #[derive(Debug)]
 enum What {
     Say(Flags),
+    Receipt(u32),
     Reply { flow: Arc<Flow>, bytes: Vec<u8>, sent: usize },
 }
 
@@ -85,7 +87,12 @@ impl ControlQueue {
         match control {
             Control::Window { id, delta } => self.push_window(id, delta),
             Control::Ack { id } => self.push_ordered(id, What::Say(Flags::ACK)),
-            Control::Fin { id } => self.push_ordered(id, What::Say(Flags::FIN)),
+            Control::Fin { id } => {
+                if let Some(received) = self.receipts.remove(&id) {
+                    self.push_ordered(id, What::Receipt(received))?;
+                }
+                self.push_ordered(id, What::Say(Flags::FIN))
+            }
             Control::Reset { id } => self.push_reset(id),
             Control::Received { id, received } => self.push_received(id, received),
             Control::Reply { id, flow, bytes } => {
@@ -116,11 +123,6 @@ impl ControlQueue {
             && self.pings.is_empty()
             && self.go_away.is_none()
             && !self.stalled.iter().any(Ordered::has_credit)
-    }
-
-    /// Whether a receipt of this stream waits.
-    pub(crate) fn has_receipt(&self, id: StreamId) -> bool {
-        self.receipts.contains_key(&id)
     }
 
     /// How many bytes of replies wait.
@@ -187,6 +189,7 @@ impl ControlQueue {
                     }
                     out.put(&Header::window(id, *flags, 0).encode());
                 }
+                What::Receipt(received) => out.put(&Header::received(id, *received).encode()),
                 What::Reply { flow, bytes, sent } => {
                     let n = out.reply(id, flow, &bytes[*sent..]);
                     *sent += n;
@@ -249,7 +252,7 @@ impl Ordered {
 
     fn unsent(&self) -> usize {
         match &self.what {
-            What::Say(_) => 0,
+            What::Say(_) | What::Receipt(_) => 0,
             What::Reply { bytes, sent, .. } => bytes.len() - sent,
         }
     }

@@ -45,10 +45,17 @@ fn ack_reply_and_fin_of_a_stream_keep_their_order_and_a_ping_comes_behind() {
 }
 
 #[test]
-fn a_receipt_comes_behind_the_fin_and_only_the_newest_is_said() {
+fn a_receipt_stays_where_it_is_to_the_fin_and_only_the_newest_is_said() {
     let mut queue = ControlQueue::new(32);
     let received = |id, received| Control::Received { id, received };
-    for control in [received(2, 5), received(4, 1), Control::Fin { id: 2 }, received(2, 6)] {
+    for control in [
+        received(2, 4),
+        received(2, 5),
+        received(4, 1),
+        Control::Fin { id: 2 },
+        received(2, 6),
+        received(2, 7),
+    ] {
         queue.push(control).unwrap();
     }
     let mut peer = Peer::new();
@@ -60,7 +67,7 @@ fn a_receipt_comes_behind_the_fin_and_only_the_newest_is_said() {
     tx.control(&mut queue).unwrap();
     assert!(queue.is_empty());
     peer.buf.extend(tx.take().unwrap().pending());
-    let expected = [Told::Fin(2), Told::Received(2, 6), Told::Received(4, 1)];
+    let expected = [Told::Received(2, 5), Told::Fin(2), Told::Received(2, 7), Told::Received(4, 1)];
     assert_eq!(peer.told().unwrap(), expected);
 }
 

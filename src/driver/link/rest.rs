@@ -1,0 +1,166 @@
+//! What has time: control frames that need not go alone, sessions that are over.
+//!
+//! The receipt of a peer's end is nothing that anybody waits for at that moment, and where
+//! streams are short something else is said a few microseconds later: our own end, the
+//! next stream. So it *rests* in the queue until something is sealed, and goes in the same
+//! call of the system. So does the end of a conn whose thread was done with many before it
+//! and had the next one at once each time. They never wait for long:
+//!
+//! * the thread that leads sends them before it sleeps, and when it gives the socket back;
+//! * whoever else reads the socket, the reactor among them, sends them at once;
+//! * a tick sends what rests when nobody leads any more, and what has rested since the
+//!   tick before though the link is busy.
+//!
+//! So nothing may come to rest while the reactor has the socket or a thread sleeps on it.
+//!
+//! A session of which only the receipt was missing has nothing to do but to leave the tables.
+//! It does at the same moments, in the thread that is there: while it waits for an answer
+//! anyway, and with no other thread to be woken.
+
+use std::sync::atomic::AtomicU8;
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+
+use super::Link;
+use crate::driver::carrier::{Carries, Watcher};
+
+/// What rests on a link.
+#[derive(Default)]
+pub(super) struct Rest {
+    /// Frames of the control queue.
+    pub(super) frames: Age,
+    looks: Mutex<Vec<Weak<dyn Watcher>>>,
+    /// Of `looks`.
+    looked_for: Age,
+}
+
+/// Whether something rests, and for how long.
+#[derive(Default)]
+pub(super) struct Age(AtomicU8);
+
+impl Age {
+    /// Something does from now on. Called under the lock of what does.
+    pub(super) fn begin(&self) {
+        let _ = self.0.compare_exchange(NOTHING, FRESH, SeqCst, SeqCst);
+    }
+
+    pub(super) fn is_none(&self) -> bool {
+        self.0.load(SeqCst) == NOTHING
+    }
+
+    /// It is taken. Whether there was anything.
+    pub(super) fn end(&self) -> bool {
+        !self.is_none() && self.0.swap(NOTHING, SeqCst) != NOTHING
+    }
+
+    /// A tick: whether there was something at the one before already.
+    fn ticks(&self) -> bool {
+        self.0.compare_exchange(FRESH, AGED, SeqCst, SeqCst) == Err(AGED)
+    }
+}
+
+impl Link {
+    /// Sends what rests, and the other control frames that wait.
+    pub(crate) fn say_rest(self: &Arc<Link>) {
+        if self.rest.frames.end() {
+            self.mark_control();
+        }
+        self.flush_control();
+    }
+
+    /// Tells a session what it is curious about: at once, or when there is time.
+    pub(super) fn tell(&self, carries: &Carries) {
+        let Some(session) = carries.stir_if_curious() else { return };
+        let mut looks = self.rest.looks.lock();
+        if looks.len() >= MOST_LOOKS {
+            drop(looks);
+            return carries.stir();
+        }
+        looks.push(session);
+        self.rest.looked_for.begin();
+    }
+
+    /// Has those sessions look whose turn comes when there is time. Called without a lock.
+    pub(super) fn look_round(&self) {
+        if self.rest.looked_for.end() {
+            let looks = std::mem::take(&mut *self.rest.looks.lock());
+            looks.iter().filter_map(Weak::upgrade).for_each(|session| session.look());
+        }
+    }
+
+    /// The reactor's tick. `unled`: it reads the socket from now on.
+    pub(super) fn tick_rest(self: &Arc<Link>, unled: bool) {
+        if self.rest.frames.ticks() || unled {
+            self.say_rest();
+        }
+        if self.rest.looked_for.ticks() || unled {
+            self.look_round();
+        }
+    }
+}
+
+const NOTHING: u8 = 0;
+const FRESH: u8 = 1;
+const AGED: u8 = 2;
+
+/// Sessions that look when there is time; the event loop has others look.
+const MOST_LOOKS: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::sync::mpsc;
+    use std::time::{Duration, Instant};
+
+    use crate::{Conn, Host, Listener};
+
+    #[test]
+    fn a_tick_says_what_rests_while_the_link_is_busy() {
+        let age = super::Age::default();
+        assert!(!age.ticks() && !age.end());
+        age.begin();
+        assert!(!age.is_none() && !age.ticks() && age.ticks());
+        assert!(age.end() && age.is_none() && !age.ticks());
+    }
+
+    #[test]
+    fn the_end_of_a_conn_that_no_other_follows_is_said_soon() {
+        let server = Host::builder().listen_on("127.0.0.1:0").build().unwrap();
+        let listener = Listener::bind(&server, "/x").unwrap();
+        let client = Host::new().unwrap();
+        let (ends, ended) = mpsc::channel();
+        let far = std::thread::spawn(move || {
+            while let Ok((mut conn, _)) = listener.accept() {
+                let mut byte = [0];
+                conn.read_exact(&mut byte).unwrap();
+                conn.write_all(&byte).unwrap();
+                assert_eq!(conn.read(&mut byte).unwrap(), 0);
+                ends.send(Instant::now()).unwrap();
+                if byte == [1] {
+                    return;
+                }
+            }
+        });
+        let target = &server.dial_addrs()[0];
+        let echo = |byte: u8| {
+            let mut conn = Conn::connect(&client, target, "/x").unwrap();
+            conn.write_all(&[byte]).unwrap();
+            conn.read_exact(&mut [0]).unwrap();
+        };
+        let mut rested = false;
+        let start = Instant::now();
+        while !rested && start.elapsed() < Duration::from_secs(5) {
+            echo(0);
+            rested = !client.handle.core.links()[0].rest.frames.is_none();
+        }
+        assert!(rested, "a thread that goes from conn to conn says an end with a beginning");
+        echo(1);
+        let last = Instant::now();
+        far.join().unwrap();
+        let took = ended.iter().last().unwrap().saturating_duration_since(last);
+        assert!(took < Duration::from_secs(1), "{took:?}");
+        assert!(client.handle.core.links()[0].rest.frames.is_none());
+    }
+}

@@ -389,13 +389,19 @@ impl Core {
     /// Closes these links, at most until then.
     fn close_links(&self, links: &[Arc<Link>], why: &Error, deadline: Instant) {
         let pings: Vec<_> = links.iter().map(|link| link.begin_close(why)).collect();
-        links.iter().filter(|link| link.kin).for_each(|link| link.say_goodbye(deadline));
+        // All say it before one waits for its socket.
+        let part = |links: &[&Arc<Link>]| {
+            links.iter().for_each(|link| link.say_goodbye());
+            links.iter().for_each(|link| link.end_output(deadline));
+        };
+        let (kin, others): (Vec<_>, Vec<_>) = links.iter().partition(|link| link.kin);
+        part(&kin);
         for (link, ping) in links.iter().zip(pings) {
             if let Some(ping) = ping {
                 link.await_delivery(ping, deadline);
             }
         }
-        links.iter().for_each(|link| link.say_goodbye(deadline));
+        part(&others);
         links.iter().for_each(|link| link.finish_close(deadline, why.clone()));
         if !self.limits.linger.is_zero() && !links.is_empty() && Instant::now() >= deadline {
             self.resources.reject(Limit::Linger);

@@ -235,6 +235,14 @@ impl Session {
         }
     }
 
+    /// Hears the last confirmation before it is looked what became of the carrier, which
+    /// may have ended right behind it.
+    pub(super) fn note_delivery(&self) {
+        if self.writer_with_acks().is_delivered() {
+            self.settle_for_good();
+        }
+    }
+
     /// Nothing more has to be delivered, and nothing is kept for it.
     fn settle_for_good(&self) {
         if !self.settled.swap(true, SeqCst) {
@@ -305,6 +313,11 @@ impl Sessions {
         let (until, redials) = (redial_until.unwrap_or_else(Instant::now), redial_until.is_some());
         let waits = |session: &&Arc<Session>| !session.begin_close(why, until, redials);
         let waiting: Vec<_> = sessions.iter().filter(waits).collect();
+        if !waiting.is_empty() {
+            // The end of the others is not to wait for them.
+            let carriers = sessions.iter().filter_map(|session| session.current());
+            carriers.for_each(|carrier| carrier.link.say_rest());
+        }
         for session in waiting {
             let mut table = self.table.lock();
             while !session.settled.load(SeqCst) && Instant::now() < deadline {

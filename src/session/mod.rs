@@ -274,9 +274,7 @@ impl Watcher for Session {
     }
 
     fn look(&self) {
-        if let Some(carrier) = self.current() {
-            self.hear_acks(&mut self.writer.lock(), &carrier);
-        }
+        self.note_delivery();
         self.settle();
         self.finish_if_over(Instant::now());
     }
@@ -286,6 +284,7 @@ impl Task for Session {
     /// Looks at everything that may have happened, and does what is due.
     fn run(self: Arc<Session>, now: Instant) {
         self.queued.store(false, SeqCst);
+        self.note_delivery();
         self.settle();
         self.hear_hellos();
         self.hear_answer(now);

@@ -54,21 +54,26 @@ impl Link {
         self.wait_for(deadline, || self.notices.lock().ponged >= ping);
     }
 
-    /// The third step, towards a host of this library the second: goodbye, and the
-    /// end of our direction.
-    pub(crate) fn say_goodbye(self: &Arc<Link>, deadline: Instant) {
+    /// The third step, towards a host of this library the second: goodbye.
+    pub(crate) fn say_goodbye(self: &Arc<Link>) {
         if self.death().is_none()
             && !self.notices.lock().parting
             && self.push(Control::GoAway(0)).is_ok()
         {
             self.flush_control();
-            let _ = self.send_up_to(self.written(), None, Patience::Until(deadline));
-            self.end_output();
         }
     }
 
-    /// Ends our direction of the socket behind a goodbye.
-    fn end_output(&self) {
+    /// The next one: the end of our direction of the socket, behind all that was said.
+    pub(crate) fn end_output(self: &Arc<Link>, deadline: Instant) {
+        if self.death().is_some() || self.notices.lock().parting {
+            return;
+        }
+        let patience = Patience::Until(deadline);
+        while let Some((mark, all)) = self.said()
+            && self.send_up_to(mark, None, patience).is_ok_and(|sent| sent)
+            && !all
+        {}
         self.notices.lock().parting = true;
         let mut out = self.tx.lock();
         out.finished = true;
@@ -225,9 +230,9 @@ impl Link {
         let retired = idle.is_some() && !self.is_open();
         if (unused || retired) && self.retire_if_unused() {
             self.notices.lock().closing = Some(now);
-            let _ = self.push(Control::GoAway(0));
-            self.flush_control();
-            self.end_output();
+            self.say_goodbye();
+            // The event loop waits for no socket.
+            self.end_output(now);
         }
     }
 

@@ -402,6 +402,7 @@ impl Link {
         }
         self.streams.store(0, Relaxed);
         self.end_proofs();
+        self.end_rest();
         self.notices.lock().waiters.wake();
         let sleepers = {
             let mut drive = self.drive.lock();

@@ -83,7 +83,7 @@ impl Link {
     pub(super) fn proof_of_answer(&self) -> u64 {
         let asked = self.proofs.asked.load(SeqCst);
         // Their receipts went to the queue before, and are through it if it is empty.
-        if self.has_control() { 0 } else { asked }
+        if self.control.lock().is_empty() { asked } else { 0 }
     }
 
     /// The peer has what those up to this one wait for.

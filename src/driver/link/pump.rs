@@ -19,8 +19,8 @@ impl Link {
     /// more, which an edge-triggered poll needs.
     pub(in crate::driver) fn pump(self: &Arc<Link>, direct: &mut Direct<'_>, dry: bool) {
         self.pump_leading(direct, dry);
-        self.say_rest();
         self.look_round();
+        self.say_rest();
     }
 
     /// The same for the thread that leads, which says what rests before it sleeps.

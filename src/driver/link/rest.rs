@@ -90,13 +90,20 @@ impl Link {
         }
     }
 
+    /// The link has ended: the event loop has them look. Called when nothing is told any more.
+    pub(super) fn end_rest(&self) {
+        let looks = std::mem::take(&mut *self.rest.looks.lock());
+        looks.iter().filter_map(Weak::upgrade).for_each(|session| session.stirred());
+    }
+
     /// The reactor's tick. `unled`: it reads the socket from now on.
     pub(super) fn tick_rest(self: &Arc<Link>, unled: bool) {
-        if self.rest.frames.ticks() || unled {
-            self.say_rest();
-        }
+        // Who looks may have something to say.
         if self.rest.looked_for.ticks() || unled {
             self.look_round();
+        }
+        if self.rest.frames.ticks() || unled {
+            self.say_rest();
         }
     }
 }

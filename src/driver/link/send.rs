@@ -227,6 +227,15 @@ impl Link {
         out.mark()
     }
 
+    /// The same with the control frames that wait; and whether all of them had room.
+    /// `None`: nothing can be said any more.
+    pub(super) fn said(&self) -> Option<(u64, bool)> {
+        let mut out = self.tx.lock();
+        out.tx.close().ok()?;
+        let all = self.seal_control(&mut out).ok()?;
+        Some((out.mark(), all))
+    }
+
     /// The kernel has everything before `mark`.
     pub(crate) fn has_sent(&self, mark: u64) -> bool {
         self.tx.lock().sent >= mark

@@ -23,7 +23,7 @@ impl Link {
         direct: &mut Direct<'_>,
         mut ready: impl FnMut(&mut Direct<'_>) -> Option<R>,
     ) -> io::Result<Option<R>> {
-        let mut place = Place { link: self, ticket: None, slept: false, _fuse: Fuse::new(self) };
+        let mut place = Place { link: self, ticket: None, slept: false, fuse: Fuse::new(self) };
         loop {
             if let Some(result) = ready(direct) {
                 return Ok(Some(result));
@@ -106,8 +106,8 @@ impl Link {
             if self.spin(me, direct) {
                 return slept;
             }
-            self.say_rest();
             self.look_round();
+            self.say_rest();
             let asleep = Instant::now();
             me.poll_one(&self.socket, For::Reading, deadline);
             slept |= asleep.elapsed() > TICK;
@@ -204,7 +204,7 @@ struct Place<'a> {
     ticket: Option<Ticket>,
     slept: bool,
     /// Last: it looks at the link when this thread has handed on.
-    _fuse: Fuse<'a>,
+    fuse: Fuse<'a>,
 }
 
 impl Drop for Place<'_> {
@@ -217,9 +217,10 @@ impl Drop for Place<'_> {
             self.link.rearm(before, drive.interest());
             (left, drive.reactor_reads())
         };
-        if unled && !std::thread::panicking() {
-            self.link.say_rest();
+        // Not if it is this wait that panics: the fuse ends the link.
+        if unled && (self.fuse.unwinding || !std::thread::panicking()) {
             self.link.look_round();
+            self.link.say_rest();
         }
         match left {
             Left::Promote(waiter) => waiter.wake(),

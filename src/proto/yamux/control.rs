@@ -66,8 +66,13 @@ struct Ordered {
 #[derive(Debug)]
 enum What {
     Say(Flags),
-    Receipt(u32),
-    Reply { flow: Arc<Flow>, bytes: Vec<u8>, sent: usize },
+    /// The receipt of the stream, if it was not said yet.
+    Receipt,
+    Reply {
+        flow: Arc<Flow>,
+        bytes: Vec<u8>,
+        sent: usize,
+    },
 }
 
 impl ControlQueue {
@@ -88,8 +93,8 @@ impl ControlQueue {
             Control::Window { id, delta } => self.push_window(id, delta),
             Control::Ack { id } => self.push_ordered(id, What::Say(Flags::ACK)),
             Control::Fin { id } => {
-                if let Some(received) = self.receipts.remove(&id) {
-                    self.push_ordered(id, What::Receipt(received))?;
+                if self.receipts.contains_key(&id) {
+                    self.push_ordered(id, What::Receipt)?;
                 }
                 self.push_ordered(id, What::Say(Flags::FIN))
             }
@@ -189,7 +194,11 @@ impl ControlQueue {
                     }
                     out.put(&Header::window(id, *flags, 0).encode());
                 }
-                What::Receipt(received) => out.put(&Header::received(id, *received).encode()),
+                What::Receipt => {
+                    if let Some(received) = self.receipts.remove(&id) {
+                        out.put(&Header::received(id, received).encode());
+                    }
+                }
                 What::Reply { flow, bytes, sent } => {
                     let n = out.reply(id, flow, &bytes[*sent..]);
                     *sent += n;
@@ -252,7 +261,7 @@ impl Ordered {
 
     fn unsent(&self) -> usize {
         match &self.what {
-            What::Say(_) | What::Receipt(_) => 0,
+            What::Say(_) | What::Receipt => 0,
             What::Reply { bytes, sent, .. } => bytes.len() - sent,
         }
     }

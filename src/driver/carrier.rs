@@ -110,13 +110,12 @@ impl Carries {
         self.base + self.received.load(Ordering::Acquire)
     }
 
-    /// `n` bytes more were kept, of a stream with that window. Returns whether the peer is to be told now, and
-    /// whether it is to be told soon and nobody was asked to do that yet.
-    pub(super) fn keep(&self, n: usize, window: u32) -> (bool, bool) {
+    /// `n` bytes more were kept. Returns whether the peer is to be told now, and whether it
+    /// is to be told soon and nobody was asked to do that yet.
+    pub(super) fn keep(&self, n: usize) -> (bool, bool) {
         let received = self.received.load(Ordering::Relaxed) + n as u64;
         self.received.store(received, Ordering::Release);
-        let every = (window / WINDOW_PART).clamp(ACK_OFTEN, ACK_SELDOM);
-        let now = received - self.told.load(Ordering::Relaxed) >= every.into();
+        let now = received - self.told.load(Ordering::Relaxed) >= ACK_EVERY;
         (
             now,
             n > 0
@@ -248,11 +247,9 @@ pub(crate) enum Greeted {
 /// No number of 32 bits.
 const NOTHING: u64 = u64::MAX;
 
-/// The peer is told at the latest when such a part of the window has come that it does
-/// not know of, within these bounds: a peer that sends fast is not woken all the time.
-const WINDOW_PART: u32 = 16;
-const ACK_OFTEN: u32 = 256 * 1024;
-const ACK_SELDOM: u32 = 512 * 1024;
+/// The peer is told at the latest when so much has come that it does not know of: seldom
+/// enough to leave it alone, and soon enough that what it keeps stays in its caches.
+const ACK_EVERY: u64 = 256 * 1024;
 
 /// A peer that asks is told at once if it does not know of so much: it may keep little
 /// more than that.

@@ -329,7 +329,7 @@ const TRIM_AFTER: Duration = Duration::from_millis(300);
 
 /// A peer that has so much to confirm says so soon enough by itself: twice what it waits
 /// for at most.
-const SAID_UNASKED: usize = 1 << 20;
+const SAID_UNASKED: usize = 512 * 1024;
 
 enum Wrote {
     Bytes(usize),

@@ -222,7 +222,7 @@ impl Link {
             let (used, window) = (answering.used, answering.window);
             stream.flow.begin_behind(used, window)?;
             stream.flow.set_credit(welcome.window, 0);
-            self.kept(stream, state.held(), state.window())?;
+            self.kept(stream, state.held())?;
             state.begin();
         }
         state.user = User::Conn;
@@ -237,14 +237,9 @@ impl Link {
     }
 
     /// A body was kept for a session.
-    pub(super) fn kept(
-        self: &Arc<Link>,
-        stream: &Arc<Stream>,
-        n: usize,
-        window: u32,
-    ) -> Result<()> {
+    pub(super) fn kept(self: &Arc<Link>, stream: &Arc<Stream>, n: usize) -> Result<()> {
         let Some(carries) = stream.carries.get() else { return Ok(()) };
-        let (now, soon) = carries.keep(n, window);
+        let (now, soon) = carries.keep(n);
         if now {
             return self.acknowledge(stream, carries);
         }

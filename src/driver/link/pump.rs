@@ -272,7 +272,7 @@ impl Link {
                 let (n, kept) = (body.len(), state.is_receiving());
                 let unread = state.store(body, stream.id, direct)?;
                 if kept {
-                    self.kept(stream, n, state.window())?;
+                    self.kept(stream, n)?;
                 }
                 unread
             }

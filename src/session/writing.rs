@@ -12,13 +12,15 @@ use super::outgoing::Outgoing;
 use super::{Phase, Session};
 use crate::driver::{Curious, Left, Patience, Waiter, Watcher, Written};
 use crate::error::{Error, ErrorCode, Result};
+use crate::resources::budget::Pressure;
 
 impl Session {
     /// Writes some of `bufs` and returns how much; `None`: nothing could be written
     /// within `patience`.
     ///
     /// With a carrier it waits as a plain stream does: for credit, and until the kernel
-    /// has what was sealed. Without one it keeps what there is room for.
+    /// has what was sealed. Without one it keeps what there is room for, unless the host is
+    /// out of memory.
     pub(super) fn write(&self, bufs: &[IoSlice<'_>], patience: Patience) -> Result<Option<usize>> {
         let wanted: usize = bufs.iter().map(|b| b.len()).sum();
         if wanted == 0 {
@@ -34,9 +36,11 @@ impl Session {
                     Wrote::Nothing(obstacle) => obstacle,
                 },
                 None => {
-                    let n = wanted.min(out.room());
+                    let n = if self.may_keep() { wanted.min(out.room()) } else { 0 };
                     out.append(bufs, n);
-                    self.unsent.store(NOWHERE, SeqCst);
+                    if n > 0 {
+                        self.unsent.store(NOWHERE, SeqCst);
+                    }
                     drop(out);
                     match n {
                         0 => Obstacle::Carrier,
@@ -48,6 +52,12 @@ impl Session {
                 return Ok(None);
             }
         }
+    }
+
+    /// Whether what is written without a carrier is kept. Out of memory the host is ending
+    /// such conns, and this one is not to take what the others give back.
+    fn may_keep(&self) -> bool {
+        self.sessions.resources.memory.level() < Pressure::Emergency
     }
 
     /// Over its present carrier.

@@ -1,5 +1,6 @@
 //! 10,000 connections that say nothing, from several processes, cost a server little,
-//! and 100 busy ones beside them are served: how fast beside how fast without is printed. It takes minutes: run it by hand, with
+//! and 100 busy ones beside them are served; what they keep of their speed is printed. It
+//! takes minutes: run it by hand, with
 //! `cargo test --release --test ten_thousand_idle_connections -- --ignored --nocapture`.
 
 mod attacker;

@@ -4,13 +4,13 @@
 mod attacker;
 mod common;
 
-use std::io::{ErrorKind, Read};
-use std::net::{TcpListener, TcpStream};
+use std::io::ErrorKind;
+use std::net::TcpListener;
 use std::sync::{Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use attacker::{RST, Raw, SYN, connect, header, opening};
+use attacker::{RST, Raw, SYN, connect, header, is_closed, opening, raw};
 use common::{LATE, PROTOCOL, Pair, address, assert_carries, assert_kind, builder, dialling};
 use common::{payload, socket_address, within};
 use pointsub::message::StallLimit;
@@ -362,22 +362,5 @@ fn await_count(host: &Host, limit: Limit) {
     while host.stats().rejections(limit) == 0 {
         assert!(start.elapsed() < Duration::from_secs(10), "{limit} was not counted");
         thread::sleep(MILLIS(5));
-    }
-}
-
-fn raw(host: &Host) -> Raw {
-    Raw::dial(socket_address(host), &Keypair::generate_ed25519()).expect("dial")
-}
-
-/// Whether the other side closes it, soon. Whoever else reads it may read its end.
-fn is_closed(mut socket: &TcpStream) -> bool {
-    socket.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
-    let mut bytes = [0; 64];
-    loop {
-        match socket.read(&mut bytes) {
-            Ok(0) => return true,
-            Ok(_) => {}
-            Err(e) => return e.kind() == ErrorKind::ConnectionReset,
-        }
     }
 }

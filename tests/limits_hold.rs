@@ -5,12 +5,15 @@ mod attacker;
 mod common;
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::Shutdown;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use attacker::{RST, Raw, SYN, connect, header, opening};
-use common::{PROTOCOL, Pair, address, assert_carries, assert_kind, builder, dialling, payload};
+use attacker::{RST, Raw, SYN, connect, header, is_closed, opening, raw};
+use common::{
+    PROTOCOL, Pair, address, assert_carries, assert_kind, builder, dialling, eventually, levels,
+    payload,
+};
 use common::{Ways, Wired, socket_address, within};
 use pointsub::{Conn, Event, Host, HostBuilder, Keypair, Limit, Listener, Pressure, Priority};
 
@@ -20,16 +23,16 @@ fn connections_beyond_the_limit_are_accepted_and_closed() {
         let server = builder().max_connections(3).build().expect("a host");
         let events = server.subscribe();
         let held: Vec<_> = (0..3).map(|_| raw(&server)).collect();
-        await_that("three connections", || server.stats().connections == 3);
+        eventually("three connections", 30, || server.stats().connections == 3);
         assert!(is_closed(&connect(socket_address(&server)).expect("connect")));
         let stats = server.stats();
         assert_eq!((stats.connections, stats.rejections(Limit::Connections)), (3, 1));
         let told = |e: &Event| matches!(e, Event::LimitReached { limit: Limit::Connections });
         assert!(std::iter::from_fn(|| events.try_next()).any(|event| told(&event)));
         drop(held);
-        await_that("room again", || server.stats().connections == 0);
+        eventually("room again", 30, || server.stats().connections == 0);
         let mut newcomers = Vec::new();
-        await_that("a newcomer", || {
+        eventually("a newcomer", 30, || {
             newcomers.push(raw(&server));
             server.stats().accepted >= 4
         });
@@ -43,12 +46,12 @@ fn one_peer_has_so_many_connections_and_another_its_own() {
         let key = Keypair::generate_ed25519();
         let dial = || Raw::dial(socket_address(&server), &key).expect("dial");
         let _held = [dial(), dial()];
-        await_that("two connections", || server.stats().connections == 2);
+        eventually("two connections", 30, || server.stats().connections == 2);
         let third = dial();
-        await_that("a refusal", || server.stats().rejections(Limit::ConnectionsPerPeer) == 1);
+        eventually("a refusal", 30, || server.stats().rejections(Limit::ConnectionsPerPeer) == 1);
         assert!(is_closed(&third.socket));
         let _other = raw(&server);
-        await_that("another peer", || server.stats().connections == 3);
+        eventually("another peer", 30, || server.stats().connections == 3);
     });
 }
 
@@ -62,7 +65,7 @@ fn loopback_is_exempt_from_the_limits_per_address() {
             .build()
             .expect("a host");
         let _held: Vec<_> = (0..10).map(|_| raw(&server)).collect();
-        await_that("all of them", || server.stats().connections == 10);
+        eventually("all of them", 30, || server.stats().connections == 10);
     });
 }
 
@@ -75,7 +78,7 @@ fn the_oldest_unfinished_handshake_makes_room() {
         assert!(is_closed(&silent[0]));
         assert_eq!(server.stats().rejections(Limit::Handshakes), 1);
         let _newcomer = raw(&server);
-        await_that("a newcomer", || server.stats().accepted == 1);
+        eventually("a newcomer", 30, || server.stats().accepted == 1);
     });
 }
 
@@ -90,7 +93,7 @@ fn streams_beyond_the_limit_are_refused_and_the_others_go_on() {
         let (near, far) = &mut held[0];
         assert_carries(near, far, b"still here");
         held.pop();
-        await_that("room again", || pair.server.stats().streams < 4);
+        eventually("room again", 30, || pair.server.stats().streams < 4);
         held.push(pair.connect());
     });
 }
@@ -103,14 +106,14 @@ fn streams_without_a_protocol_are_few() {
         let mut raw = raw(&server);
         let opened: Vec<u8> = (0..12).flat_map(|_| header(1, SYN, raw.id(), 0)).collect();
         raw.send(&opened).expect("send");
-        await_that("refusals", || server.stats().rejections(Limit::Negotiating) == 4);
+        eventually("refusals", 30, || server.stats().rejections(Limit::Negotiating) == 4);
         assert_eq!(server.stats().streams, 8);
         // One agrees on its protocol: there is room for one more.
         let first = opening(PROTOCOL);
         let data = header(0, 0, 1, u32::try_from(first.len()).expect("short"));
         let next = raw.id();
         raw.send(&[&data, &first[..], &header(1, SYN, next, 0)].concat()).expect("send");
-        await_that("one more", || server.stats().streams == 9);
+        eventually("one more", 30, || server.stats().streams == 9);
     });
 }
 
@@ -127,8 +130,8 @@ fn a_peer_that_resets_what_nobody_accepted_is_told_to_go_away() {
                 break;
             }
         }
-        await_that("a limit", || server.stats().rejections(Limit::Resets) == 1);
-        await_that("the end", || server.stats().connections == 0);
+        eventually("a limit", 30, || server.stats().rejections(Limit::Resets) == 1);
+        eventually("the end", 30, || server.stats().connections == 0);
     });
 }
 
@@ -169,10 +172,10 @@ fn a_peer_that_floods_waits_before_it_comes_in_again() {
         let peer = key.public().to_peer_id();
         assert_eq!(banned, Some((peer, Duration::from_secs(1))));
         let again = Raw::dial(socket_address(&server), &key).expect("dial");
-        await_that("a refusal", || server.stats().rejections(Limit::Penalties) == 1);
+        eventually("a refusal", 30, || server.stats().rejections(Limit::Penalties) == 1);
         assert!(is_closed(&again.socket));
         let mut kept = Vec::new();
-        await_that("pardon", || {
+        eventually("pardon", 30, || {
             kept.push(Raw::dial(socket_address(&server), &key));
             server.stats().connections > 0
         });
@@ -220,7 +223,7 @@ fn stopped_readers_stay_within_the_budget_and_all_levels_are_passed() {
             most = most.max(pair.server.stats().memory);
         }
         // New streams are refused meanwhile, and those that hold most are reset.
-        await_that("relief", || {
+        eventually("relief", 30, || {
             seen.extend(levels(&events));
             most = most.max(pair.server.stats().memory);
             pair.server.stats().pressure < Pressure::Emergency
@@ -233,7 +236,7 @@ fn stopped_readers_stay_within_the_budget_and_all_levels_are_passed() {
         assert!(is_closed(&idle.socket), "an idle connection was kept");
         drop((near_ends, far_ends));
         writers.into_iter().for_each(|writer| writer.join().expect("no panic"));
-        await_that("all levels down again", || {
+        eventually("all levels down again", 30, || {
             seen.extend(levels(&events));
             pair.server.stats().pressure == Pressure::Low
         });
@@ -286,42 +289,8 @@ fn four_hundred_stopped_readers_with_grown_windows_stay_within_the_budget() {
         assert!(begun.elapsed() < Duration::from_secs(1), "a newcomer waited");
         drop(readers);
         writers.into_iter().for_each(|writer| writer.join().expect("no panic"));
-        await_that("everything back", || pair.server.stats().pressure == Pressure::Low);
+        eventually("everything back", 30, || pair.server.stats().pressure == Pressure::Low);
     });
-}
-
-fn levels(events: &pointsub::Events) -> Vec<Pressure> {
-    let level = |event| match event {
-        Event::PressureChanged { to, .. } => Some(to),
-        _ => None,
-    };
-    std::iter::from_fn(|| events.try_next()).filter_map(level).collect()
-}
-
-fn raw(host: &Host) -> Raw {
-    Raw::dial(socket_address(host), &Keypair::generate_ed25519()).expect("dial")
-}
-
-/// Whether the other side closes it, soon.
-fn is_closed(mut socket: &TcpStream) -> bool {
-    socket.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
-    let mut bytes = [0; 64];
-    loop {
-        match socket.read(&mut bytes) {
-            Ok(0) => return true,
-            Ok(_) => {}
-            Err(e) => return e.kind() == ErrorKind::ConnectionReset,
-        }
-    }
-}
-
-#[track_caller]
-fn await_that(what: &str, mut happened: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !happened() {
-        assert!(start.elapsed() < Duration::from_secs(30), "still no {what}");
-        thread::sleep(Duration::from_millis(5));
-    }
 }
 
 /// A writer that does not wait, and hears nothing from its peer, tries in vain: that must

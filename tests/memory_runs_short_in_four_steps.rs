@@ -8,20 +8,18 @@ mod attacker;
 mod common;
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use attacker::{Raw, SYN, connect, header};
-use common::{PROTOCOL, Pair, address, assert_carries, assert_kind, builder, dialling};
+use attacker::{Raw, SYN, connect, header, is_closed, raw};
+use common::{
+    PROTOCOL, Pair, address, assert_carries, assert_kind, builder, dialling, eventually, levels,
+};
 use common::{payload, socket_address, within};
 use pointsub::message::StallLimit;
-use pointsub::{
-    Conn, Error, ErrorCode, Event, Events, Host, Keypair, Limit, MessageTransporter, Pressure,
-    Priority,
-};
+use pointsub::{Conn, Error, ErrorCode, Host, Limit, MessageTransporter, Pressure, Priority};
 
 const BUDGET: usize = 64 << 20;
 /// A little less than a window: the negotiation took some of it.
@@ -85,7 +83,7 @@ fn low_is_as_usual(pair: &Pair, busy: &mut (Conn, Conn)) {
         thread::sleep(Duration::from_millis(5));
     }
     drop(lent);
-    await_that("a filled pool", || pair.server.stats().pooled > 4 << 20);
+    eventually("a filled pool", 30, || pair.server.stats().pooled > 4 << 20);
 }
 
 fn medium_shrinks_and_trims(pair: &Pair, load: &mut Load<'_>) {
@@ -103,18 +101,18 @@ fn medium_shrinks_and_trims(pair: &Pair, load: &mut Load<'_>) {
     for (near, _) in &leftovers {
         (&*near).write_all(&[1; 5_000]).expect("write");
     }
-    await_that("their buffers", || pair.server.stats().memory > 40 * (60 << 10));
+    eventually("their buffers", 30, || pair.server.stats().memory > 40 * (60 << 10));
     load.rise_to(Pressure::Medium);
     // The level was reached a moment before anything is done about it, and what the
     // pool has says nothing: they were lent theirs out of it.
     let most = 60 * BUDGET as u64 / 100;
-    await_that("small buffers", || pair.server.stats().memory < most - 40 * (50 << 10));
-    await_that("a trimmed pool", || pair.server.stats().pooled <= 3 << 20);
+    eventually("small buffers", 30, || pair.server.stats().memory < most - 40 * (50 << 10));
+    eventually("a trimmed pool", 30, || pair.server.stats().pooled <= 3 << 20);
     // Those who had much have next to nothing now: little comes free with them.
     let before = pair.server.stats();
     drop((halves, leftovers));
-    await_that("their end", || pair.server.stats().connections + 20 == before.connections);
-    await_that("their streams' end", || pair.server.stats().streams + 20 == before.streams);
+    eventually("their end", 30, || pair.server.stats().connections + 20 == before.connections);
+    eventually("their streams' end", 30, || pair.server.stats().streams + 20 == before.streams);
     let freed = before.memory - pair.server.stats().memory;
     assert!(freed < 40 * (10 << 10), "{freed} bytes were still held");
     assert_eq!(before.pressure, Pressure::Medium);
@@ -195,7 +193,7 @@ fn emergency_refuses_newcomers_and_pauses_low_priority(
     assert_kind(refused, &[ErrorKind::ConnectionRefused]);
     assert!(pair.server.stats().rejections(Limit::ReceiveMemory) >= before + 2);
     assert!(busy.1.admit(MIB).is_err());
-    await_that("an empty pool", || pair.server.stats().pooled == 0);
+    eventually("an empty pool", 30, || pair.server.stats().pooled == 0);
     // Its reader reads, and yet the writer has to wait, once the window is used up.
     near.set_write_timeout(Some(Duration::from_millis(500))).expect("set");
     far.set_read_timeout(Some(Duration::from_secs(20))).expect("set");
@@ -216,7 +214,7 @@ fn emergency_refuses_newcomers_and_pauses_low_priority(
 
 fn who_stands_still_is_reset(pair: &Pair, load: &mut Load<'_>, busy: &mut (Conn, Conn)) {
     load.stand_still();
-    await_that("relief", || pair.server.stats().pressure < Pressure::Emergency);
+    eventually("relief", 30, || pair.server.stats().pressure < Pressure::Emergency);
     let (resets, all) = (load.resets(), load.len());
     assert!(resets > 0 && resets < all / 4, "{resets} of {all}");
     let reason = load.reset_reason().expect("one was reset");
@@ -307,41 +305,7 @@ impl Drop for Load<'_> {
     }
 }
 
-fn levels(events: &Events) -> Vec<Pressure> {
-    let level = |event| match event {
-        Event::PressureChanged { to, .. } => Some(to),
-        _ => None,
-    };
-    std::iter::from_fn(|| events.try_next()).filter_map(level).collect()
-}
-
-fn raw(host: &Host) -> Raw {
-    Raw::dial(socket_address(host), &Keypair::generate_ed25519()).expect("dial")
-}
-
-/// Whether the other side closes it, soon.
-fn is_closed(mut socket: &TcpStream) -> bool {
-    socket.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
-    let mut bytes = [0; 64];
-    loop {
-        match socket.read(&mut bytes) {
-            Ok(0) => return true,
-            Ok(_) => {}
-            Err(e) => return e.kind() == ErrorKind::ConnectionReset,
-        }
-    }
-}
-
 #[track_caller]
 fn await_level(host: &Host, level: Pressure) {
-    await_that("the level", || host.stats().pressure == level);
-}
-
-#[track_caller]
-fn await_that(what: &str, mut happened: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !happened() {
-        assert!(start.elapsed() < Duration::from_secs(30), "still no {what}");
-        thread::sleep(Duration::from_millis(5));
-    }
+    eventually("the level", 30, || host.stats().pressure == level);
 }

@@ -15,7 +15,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use attacker::Raw;
-use common::{PROTOCOL, address, builder, child, dialling, echo, role, socket_address, within};
+use common::{
+    PROTOCOL, address, builder, child, dialling, echo, eventually, role, socket_address, within,
+};
 use pointsub::{Conn, Host, Keypair, Listener};
 
 const PROCESSES: usize = 4;
@@ -40,14 +42,14 @@ fn idle_connections_cost_a_server_little() {
         let mut command = again("server", &total.to_string());
         let mut server = command.env("POINTSUB_TEST_FILE", &file).spawn().expect("spawn");
         let lines = || std::fs::read_to_string(&file).unwrap_or_default();
-        await_that("the server", 10, || lines().contains('\n'));
+        eventually("the server", 10, || lines().contains('\n'));
         let address = lines().lines().next().expect("a line").to_owned();
         let socket = address.split(' ').nth(1).expect("its socket").to_owned();
         let address = address.split(' ').next().expect("its address");
         let alone = echoes_of_many(address);
         let idle: Vec<Child> =
             (0..PROCESSES).map(|_| again("idle", &socket).spawn().expect("spawn")).collect();
-        await_that("all connections", 400, || lines().contains("all are there"));
+        eventually("all connections", 400, || lines().contains("all are there"));
         let beside = echoes_of_many(address);
         drop(server.stdin.take());
         assert!(server.wait().expect("wait").success());
@@ -125,7 +127,7 @@ fn serve(expected: usize) {
     let before = resident();
     say(format!("{} {}\n", address(&host), socket_address(&host)));
     let start = Instant::now();
-    await_that("all connections", 400, || host.stats().connections >= expected);
+    eventually("all connections", 400, || host.stats().connections >= expected);
     let grown = resident() - before;
     say(format!("all are there after {:.1} s, {grown} KiB\n", start.elapsed().as_secs_f64()));
     let _ = std::io::stdin().read(&mut [0]);
@@ -146,13 +148,4 @@ fn again(role: &str, argument: &str) -> Command {
 fn resident() -> u64 {
     let text = std::fs::read_to_string("/proc/self/statm").expect("proc");
     text.split(' ').nth(1).expect("resident").parse::<u64>().expect("a number") * 4
-}
-
-#[track_caller]
-fn await_that(what: &str, seconds: u64, mut happened: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !happened() {
-        assert!(start.elapsed() < Duration::from_secs(seconds), "still no {what}");
-        thread::sleep(Duration::from_millis(20));
-    }
 }

@@ -13,7 +13,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use attacker::{ACK, RST, Raw, SYN, connect, header, opening};
-use common::{LATE, PROTOCOL, Pair, address, assert_kind, builder, dialling, echo, role};
+use common::{
+    LATE, PROTOCOL, Pair, address, assert_kind, builder, dialling, echo, eventually, role,
+};
 use common::{socket_address, within};
 use pointsub::{Conn, Host, Keypair, Limit, Listener};
 
@@ -42,9 +44,9 @@ fn a_stream_counts_until_its_handler_is_gone() {
             assert_eq!(error.kind(), ErrorKind::ConnectionReset);
         }
         open(&mut raw);
-        await_that("a refusal", || server.stats().rejections(Limit::Streams) == 1);
+        eventually("a refusal", 30, || server.stats().rejections(Limit::Streams) == 1);
         drop(handlers);
-        await_that("room", || server.stats().streams == 0);
+        eventually("room", 30, || server.stats().streams == 0);
         open(&mut raw);
         listener.accept().expect("accept");
     });
@@ -165,8 +167,8 @@ fn frames_for_streams_that_never_were_leave_nothing_behind() {
             .flat_map(|n| header((n % 2) as u8, [0, ACK, RST][n as usize % 3], 2 * n + 1, 0))
             .collect();
         raw.send(&frames).expect("send");
-        await_that("the limit", || server.stats().rejections(Limit::EmptyFrames) == 1);
-        await_that("the end", || server.stats().connections == 0);
+        eventually("the limit", 30, || server.stats().rejections(Limit::EmptyFrames) == 1);
+        eventually("the end", 30, || server.stats().connections == 0);
     });
 }
 
@@ -231,13 +233,4 @@ fn processor() -> f64 {
     let behind = stat.rsplit(')').next().expect("the name's end");
     let ticks = |n| behind.split(' ').nth(n).expect("a field").parse::<f64>().expect("ticks");
     (ticks(12) + ticks(13)) / 100.0
-}
-
-#[track_caller]
-fn await_that(what: &str, mut happened: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !happened() {
-        assert!(start.elapsed() < Duration::from_secs(30), "still no {what}");
-        thread::sleep(Duration::from_millis(5));
-    }
 }

@@ -488,26 +488,23 @@ impl StallLimit for Conn {
 
 impl TryIo for Conn {
     fn try_read(&mut self, buffer: &mut [u8], wait: Duration) -> io::Result<usize> {
-        self.shared.try_read(buffer, wait)
+        (&*self).try_read(buffer, wait)
     }
 
     fn try_write(&mut self, slices: &[IoSlice<'_>], wait: Duration) -> io::Result<usize> {
-        self.shared.try_write(slices, wait)
+        (&*self).try_write(slices, wait)
     }
 
     fn timeout(&self, direction: Direction) -> io::Result<Option<Duration>> {
-        match direction {
-            Direction::Read => self.read_timeout(),
-            Direction::Write => self.write_timeout(),
-        }
+        (&self).timeout(direction)
     }
 
     fn is_interrupted(&self) -> bool {
-        self.shared.channel.session().is_some_and(Session::is_lost)
+        (&self).is_interrupted()
     }
 
     fn remote(&self) -> Option<String> {
-        Some(self.peer_id().to_string())
+        (&self).remote()
     }
 }
 

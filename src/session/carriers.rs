@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::driver::{Fate, Link, Stream, Waiters};
 use crate::error::Error;
+use crate::proto::yamux::INITIAL_WINDOW;
 
 /// A stream of a link.
 pub(super) struct Carrier {
@@ -157,4 +158,4 @@ impl Carriers {
 }
 
 /// What a peer may send on a stream that nothing was said about.
-const WINDOW: usize = 256 * 1024;
+const WINDOW: usize = INITIAL_WINDOW as usize;

@@ -132,12 +132,13 @@ impl Session {
         self.give_up_if(why, |phase| !matches!(phase, Phase::Ended(_)));
     }
 
-    /// The same, unless it has found a carrier before somebody came to end it.
-    pub(super) fn give_up_lost(&self, why: Error) {
-        self.give_up_if(why, |phase| matches!(phase, Phase::Lost(_)));
+    /// The same, unless it has found a carrier, or has ended, before somebody came to end
+    /// it. Whether it did now.
+    pub(super) fn give_up_lost(&self, why: Error) -> bool {
+        self.give_up_if(why, |phase| matches!(phase, Phase::Lost(_)))
     }
 
-    fn give_up_if(&self, why: Error, may_end: impl Fn(&Phase) -> bool) {
+    fn give_up_if(&self, why: Error, may_end: impl Fn(&Phase) -> bool) -> bool {
         let (acked, written, delivered) = {
             let out = self.writer_with_acks();
             let done = out.is_delivered() || out.is_fin_said() && out.unacked() == 0;
@@ -155,7 +156,7 @@ impl Session {
         };
         let mut state = self.state.lock();
         if !may_end(&state.phase) {
-            return;
+            return false;
         }
         // Only the last confirmation is missing, and nobody waits for that.
         let quiet = delivered && state.carriers.is_finished();
@@ -176,6 +177,7 @@ impl Session {
             }
         }
         self.stirred();
+        true
     }
 
     fn note_end(&self, connection: u64, since: Instant, why: &Error) {

@@ -10,6 +10,7 @@ use super::{Phase, Session, Sessions};
 use crate::driver::{Answered, Carries, Link, Opening, Patience, Stream, Watcher};
 use crate::error::{Error, ErrorCode, Result};
 use crate::proto::resume::{Code, Gone, Hello, SessionId, Welcome};
+use crate::proto::yamux::INITIAL_WINDOW;
 
 /// What opening a session came to.
 pub(crate) enum Opened {
@@ -52,11 +53,11 @@ impl Session {
             state.epoch += 1;
             state.epoch
         };
-        let hello = self.hello(epoch, true, 0, WINDOW);
+        let hello = self.hello(epoch, true, 0, INITIAL_WINDOW);
         let watcher: Weak<dyn Watcher> = self.me.clone();
         let carries = Carries::new(watcher, 0, false);
         let patience = deadline.map_or(Patience::Forever, Patience::Until);
-        let stream = match link.open_carrier(&hello.encode(), carries, WINDOW, patience) {
+        let stream = match link.open_carrier(&hello.encode(), carries, INITIAL_WINDOW, patience) {
             Ok(Opening::Opened(stream)) => stream,
             Ok(Opening::LinkGone(why)) => return Ok(Opened::LinkGone(why)),
             Ok(Opening::Late) => return Err(late()),
@@ -153,6 +154,3 @@ impl Session {
         }
     }
 }
-
-/// What either end may send at first.
-pub(super) const WINDOW: u32 = 256 * 1024;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use libp2p_identity::PeerId;
 
-use super::{Phase, Session, Sessions};
+use super::{Session, Sessions};
 use crate::error::{Error, ErrorCode};
 
 impl Sessions {
@@ -55,10 +55,8 @@ impl Session {
     fn give_up_for_memory(&self) {
         let what = "the connection was lost, and the memory budget is used up";
         let why = Error::new(ErrorCode::ConnectionReset, what);
-        self.give_up_lost(why.clone());
-        let mut state = self.state.lock();
-        if matches!(state.phase, Phase::Ended(_)) {
-            state.carriers.spoil(why);
+        if self.give_up_lost(why.clone()) {
+            self.state.lock().carriers.spoil(why);
         }
     }
 

@@ -13,6 +13,7 @@ use super::carriers::Carrier;
 use crate::driver::{Carries, Greeted, Link, Stream, Watcher, reactor};
 use crate::error::{Error, ErrorCode, Result};
 use crate::proto::resume::{Code, Gone, Hello, SessionId, Welcome, verdict};
+use crate::proto::yamux::INITIAL_WINDOW;
 use crate::resources::Resources;
 
 /// Times and bounds of sessions.
@@ -163,7 +164,10 @@ impl Sessions {
             return Greeted::Refused;
         }
         let timeout = self.limits.timeout;
-        Greeted::Welcome(Welcome { received: 0, window: WINDOW, timeout }.encode(), WINDOW)
+        Greeted::Welcome(
+            Welcome { received: 0, window: INITIAL_WINDOW, timeout }.encode(),
+            INITIAL_WINDOW,
+        )
     }
 
     /// `false`: no more are taken, or it is there already.
@@ -217,18 +221,21 @@ impl Sessions {
         let of_peer = table.lost_of.entry(peer).or_default();
         *of_peer += 1;
         let (of_peer, all) = (*of_peer, table.lost.len());
-        let (whose, too_many) = match of_peer.saturating_sub(MOST_LOST_OF_PEER) {
-            0 => (table.peer_with_most_lost(), all.saturating_sub(MOST_LOST)),
-            n => (Some(peer), n),
+        let too_many = match of_peer.saturating_sub(MOST_LOST_OF_PEER) {
+            0 => match all.saturating_sub(MOST_LOST) {
+                0 => None,
+                n => table.peer_with_most_lost().map(|most| (most, n)),
+            },
+            n => Some((peer, n)),
         };
         // Others may be about to end as many of the oldest as there are too many besides.
-        let nth_at_most = |n| {
-            let of_whom = |lost: &&Lost| Some(lost.peer) == whose;
+        let nth_at_most = |(whose, n): (PeerId, usize)| {
+            let of_whom = |lost: &&Lost| lost.peer == whose;
             let complete = |lost: &&Lost| of_whom(lost) && lost.complete;
             let first = table.lost.values().filter(complete).nth(n - 1);
             first.or_else(|| table.lost.values().filter(of_whom).take(n).last())
         };
-        let oldest = (too_many > 0).then(|| nth_at_most(too_many)).flatten();
+        let oldest = too_many.and_then(nth_at_most);
         let oldest = oldest.and_then(|lost| lost.session.upgrade());
         (number, oldest)
     }
@@ -339,8 +346,6 @@ pub(super) fn too_many() -> Error {
     Error::new(ErrorCode::ConnectionReset, what)
 }
 
-/// What either end may send at first.
-const WINDOW: u32 = 256 * 1024;
 /// Ended sessions that are remembered.
 const MOST_GRAVES: usize = 4096;
 /// Sessions without a carrier, of one peer and in all.

@@ -6,7 +6,7 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
-use pointsub::Keypair;
+use pointsub::{Host, Keypair};
 use snow::TransportState;
 
 pub(crate) mod resume;
@@ -16,6 +16,25 @@ pub(crate) struct Raw {
     pub(crate) socket: TcpStream,
     noise: TransportState,
     next: u32,
+}
+
+/// Of a key that the victim has not seen.
+pub(crate) fn raw(victim: &Host) -> Raw {
+    let key = Keypair::generate_ed25519();
+    Raw::dial(crate::common::socket_address(victim), &key).expect("dial")
+}
+
+/// Whether the other side closes it, soon. Whoever else reads it may read its end.
+pub(crate) fn is_closed(mut socket: &TcpStream) -> bool {
+    socket.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
+    let mut bytes = [0; 64];
+    loop {
+        match socket.read(&mut bytes) {
+            Ok(0) => return true,
+            Ok(_) => {}
+            Err(e) => return e.kind() == io::ErrorKind::ConnectionReset,
+        }
+    }
 }
 
 /// How far a connection gets before it stops.

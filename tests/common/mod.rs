@@ -11,7 +11,8 @@ pub(crate) use proxy::{Cut, Cutting, Proxy, Ways};
 #[allow(unused_imports, reason = "each test file uses its part")]
 pub(crate) use traffic::{Wired, eventually, exchange};
 
-use pointsub::{Conn, Error, ErrorCode, Host, HostBuilder, Listener, Multiaddr};
+use pointsub::{Conn, Error, ErrorCode, Event, Events, Host, HostBuilder, Listener};
+use pointsub::{Multiaddr, Pressure};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::process::{self, Command, Stdio};
@@ -275,3 +276,12 @@ pub(crate) fn role() -> Option<(String, String)> {
 
 const ROLE: &str = "POINTSUB_TEST_ROLE";
 const ARGUMENT: &str = "POINTSUB_TEST_ARGUMENT";
+
+/// The levels that its host's memory has come to, as far as they were told.
+pub(crate) fn levels(events: &Events) -> Vec<Pressure> {
+    let level = |event| match event {
+        Event::PressureChanged { to, .. } => Some(to),
+        _ => None,
+    };
+    std::iter::from_fn(|| events.try_next()).filter_map(level).collect()
+}

@@ -185,7 +185,7 @@ pub(crate) fn read_content(mut from: &Conn, len: usize, seed: u64, progress: &Pr
 
 /// Polls what no event tells.
 #[track_caller]
-pub(crate) fn eventually(what: &str, seconds: u64, reached: impl Fn() -> bool) {
+pub(crate) fn eventually(what: &str, seconds: u64, mut reached: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(seconds);
     while !reached() {
         assert!(Instant::now() < deadline, "{what}: not within {seconds} s");

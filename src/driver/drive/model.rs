@@ -34,7 +34,7 @@ fn run(name: &str, scheduler: fn(u64, usize) -> Box<dyn Scheduler + Send>) {
     let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let any = clock.map_or(1, |now| now.as_nanos() as u64);
     let seed = number("POINTSUB_SEED").unwrap_or(any);
-    println!("{name} scheduler, {schedules} schedules: POINTSUB_SEED={seed}");
+    eprintln!("{name} scheduler, {schedules} schedules: POINTSUB_SEED={seed}");
     let scheduler = scheduler(seed, usize::try_from(schedules).unwrap());
     Runner::new(scheduler, Config::default()).run(scenario);
 }

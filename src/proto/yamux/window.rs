@@ -75,6 +75,7 @@ const MIN_RTT: Duration = Duration::from_micros(500);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::some_moment;
 
     const HALF: usize = INITIAL_WINDOW as usize / 2;
     const MS: Duration = Duration::from_millis(1);
@@ -85,7 +86,7 @@ mod tests {
 
     #[test]
     fn nothing_is_granted_before_half_the_window_is_consumed() {
-        let (mut window, now) = (RecvWindow::new(), Instant::now());
+        let (mut window, now) = (RecvWindow::new(), some_moment());
         assert_eq!(window.consumed(HALF - 1, now, MS, &mut yes), None);
         assert_eq!(window.consumed(0, now, MS, &mut yes), None);
         assert_eq!(window.ungranted(), HALF as u32 - 1);
@@ -95,7 +96,7 @@ mod tests {
 
     #[test]
     fn a_window_doubles_if_half_of_it_is_consumed_within_two_round_trips() {
-        let start = Instant::now();
+        let start = some_moment();
         for (after, doubles) in [(2 * MS, true), (2 * MS + Duration::from_nanos(1), false)] {
             let mut window = RecvWindow::new();
             window.consumed(1, start, MS, &mut yes);
@@ -109,13 +110,13 @@ mod tests {
     #[test]
     fn the_first_bytes_ever_consumed_say_nothing_about_speed() {
         let mut window = RecvWindow::new();
-        let delta = window.consumed(2 * HALF, Instant::now(), MS, &mut yes);
+        let delta = window.consumed(2 * HALF, some_moment(), MS, &mut yes);
         assert_eq!((delta, window.size()), (Some(INITIAL_WINDOW), INITIAL_WINDOW));
     }
 
     #[test]
     fn a_round_trip_counts_as_half_a_millisecond_at_least() {
-        let (mut window, start) = (RecvWindow::new(), Instant::now());
+        let (mut window, start) = (RecvWindow::new(), some_moment());
         window.consumed(1, start, Duration::ZERO, &mut yes);
         window.consumed(HALF - 1, start + MS, Duration::ZERO, &mut yes).unwrap();
         assert_eq!(window.size(), 2 * INITIAL_WINDOW);
@@ -123,7 +124,7 @@ mod tests {
 
     #[test]
     fn a_window_doubles_to_16_mib_and_no_further() {
-        let (mut window, mut now) = (RecvWindow::new(), Instant::now());
+        let (mut window, mut now) = (RecvWindow::new(), some_moment());
         let mut asked = Vec::new();
         window.consumed(1, now, MS, &mut yes);
         let mut granted = 0u64;
@@ -142,7 +143,7 @@ mod tests {
 
     #[test]
     fn growth_that_cannot_be_reserved_is_not_granted() {
-        let (mut window, now) = (RecvWindow::new(), Instant::now());
+        let (mut window, now) = (RecvWindow::new(), some_moment());
         window.consumed(1, now, MS, &mut |_| false);
         let delta = window.consumed(HALF - 1, now, MS, &mut |_| false);
         assert_eq!((delta, window.size()), (Some(HALF as u32), INITIAL_WINDOW));
@@ -150,7 +151,7 @@ mod tests {
 
     #[test]
     fn a_clock_or_a_round_trip_beyond_reason_does_no_harm() {
-        let (mut window, now) = (RecvWindow::new(), Instant::now());
+        let (mut window, now) = (RecvWindow::new(), some_moment());
         window.consumed(1, now, Duration::MAX, &mut yes);
         let earlier = now.checked_sub(MS).unwrap_or(now);
         assert!(window.consumed(HALF, earlier, Duration::MAX, &mut yes).is_some());

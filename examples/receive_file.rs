@@ -7,10 +7,13 @@ mod watch;
 
 use common::{Result, usage_error};
 use lexopt::prelude::{Long, Short, Value, ValueExt};
-use pointsub::transfer::ReceiveOptions;
-use pointsub::{Conn, Host, Listener, MessageTransporter};
+use pointsub::transfer::{ReceiveOptions, Report};
+use pointsub::{Conn, Host, Listener, MessageTransporter, PeerId};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Sender};
+use std::thread;
 
 const PROTOCOL: &str = "/pointsub/files/1.0.0";
 
@@ -43,7 +46,7 @@ struct Args {
 }
 
 fn main() -> ExitCode {
-    common::run_parsed(USAGE, parse, |args| receive(&args))
+    common::run_parsed(USAGE, parse, receive)
 }
 
 fn parse(parser: &mut lexopt::Parser) -> Result<Args> {
@@ -75,16 +78,18 @@ fn parse(parser: &mut lexopt::Parser) -> Result<Args> {
     Ok(args)
 }
 
-fn receive(args: &Args) -> Result {
+fn receive(args: Args) -> Result {
     let host = common::host_at(&args.listen, args.key.as_deref())?;
     let listener = Listener::bind(&host, PROTOCOL)?;
     announce(&host, args.json);
-    loop {
-        let (conn, peer) = listener.accept()?;
-        match receive_once(conn, args) {
+    let json = args.json;
+    let (tell, outcomes) = mpsc::channel();
+    thread::spawn(move || listen(&listener, &Arc::new(args), &tell));
+    for (outcome, peer) in outcomes {
+        match outcome {
             Ok(report) => {
-                watch::report(&report, args.json);
-                if !args.json {
+                watch::report(&report, json);
+                if !json {
                     println!("from {peer}");
                 }
                 return Ok(());
@@ -94,9 +99,22 @@ fn receive(args: &Args) -> Result {
             Err(e) => return Err(e.into()),
         }
     }
+    Ok(())
 }
 
-fn receive_once(conn: Conn, args: &Args) -> pointsub::Result<pointsub::transfer::Report> {
+type Outcome = (pointsub::Result<Report>, PeerId);
+
+/// A thread for each attempt: a sender that was killed comes back long before its last
+/// conn is given up, and takes its place.
+fn listen(listener: &Listener, args: &Arc<Args>, tell: &Sender<Outcome>) {
+    while let Ok((conn, peer)) = listener.accept() {
+        let (args, tell) = (Arc::clone(args), tell.clone());
+        // Nobody listens any more once one has arrived.
+        thread::spawn(move || drop(tell.send((receive_once(conn, &args), peer))));
+    }
+}
+
+fn receive_once(conn: Conn, args: &Args) -> pointsub::Result<Report> {
     let handle = watch::handle("receiving", args.json);
     let options =
         ReceiveOptions::new().overwrite(args.overwrite).verify(args.verify).handle(&handle);

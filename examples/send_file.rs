@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
+use std::{fs, io};
 
 const PROTOCOL: &str = "/pointsub/files/1.0.0";
 
@@ -91,6 +92,10 @@ fn method(name: &str) -> Result<Compression> {
 }
 
 fn send(args: &Args) -> Result {
+    // Before anybody is bothered with it.
+    fs::metadata(&args.path).map_err(|e| {
+        io::Error::new(e.kind(), format!("cannot send {}: {e}", args.path.display()))
+    })?;
     let host = match &args.key {
         Some(key) => Host::builder().keypair_file(key).build()?,
         None => Host::new()?,

@@ -55,15 +55,21 @@ pub(crate) fn run_parsed<A>(
 
 /// The class of an error.
 fn exit_code(error: &(dyn Error + 'static)) -> u8 {
-    let inner = match error.downcast_ref::<io::Error>() {
+    let io = error.downcast_ref::<io::Error>();
+    let inner = match io {
         Some(io) => io.get_ref().and_then(|e| e.downcast_ref::<pointsub::Error>()),
         None => error.downcast_ref::<pointsub::Error>(),
     };
-    match inner.map(|e| e.code().number()) {
-        Some(1000..2000) => 3,
-        Some(2000..3000) => 4,
-        Some(3000..4000) => 5,
-        Some(code) if code != ErrorCode::Io.number() => 6,
+    match (inner.map(pointsub::Error::code), io.map(io::Error::kind)) {
+        (Some(ErrorCode::InvalidInput), _) => 2,
+        (Some(ErrorCode::Io), _) => 1,
+        (Some(code), _) => match code.number() {
+            1000..2000 => 3,
+            2000..3000 => 4,
+            3000..4000 => 5,
+            _ => 6,
+        },
+        (None, Some(io::ErrorKind::NotFound)) => 6,
         _ => 1,
     }
 }

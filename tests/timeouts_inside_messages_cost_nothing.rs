@@ -1,10 +1,12 @@
 //! A transporter whose conn times out at any byte goes on at the next call.
 
+mod common;
 mod support;
 
-use std::io;
+use std::io::{self, Write};
 use std::time::Duration;
 
+use common::within;
 use pointsub::{ErrorCode, MessageTransporter, receive_message, send_message, send_stream};
 use support::{Content, Unkind, bytes, tcp_pair};
 
@@ -25,7 +27,7 @@ fn the_free_function_says_that_it_cannot_go_on() {
     let mut wire = Vec::new();
     send_message(&mut wire, b"a message").unwrap();
     let (mut a, mut b) = tcp_pair();
-    io::Write::write_all(&mut a, &wire[..7]).unwrap();
+    a.write_all(&wire[..7]).unwrap();
     b.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
     let e = receive_message(&mut b).unwrap_err();
     assert_eq!((e.code(), e.context("received")), (ErrorCode::Timeout, Some("3")));
@@ -136,4 +138,29 @@ fn a_sender_that_timed_out_keeps_the_frames_in_order() {
         }
         assert!(sent.all(|(_, ok)| !ok), "seed {seed}: a message is missing");
     }
+}
+
+#[test]
+fn whatever_error_it_is_nothing_old_is_left_where_a_message_is_received_to() {
+    let mut wire = Vec::new();
+    send_message(&mut wire, &bytes(1, 200_000)).unwrap();
+    let old = || b"old".to_vec();
+    let (mut a, b) = tcp_pair();
+    b.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+    a.write_all(&wire[..150_000]).unwrap();
+    let mut there = MessageTransporter::builder(&b).max_message_size(1000).build();
+    for code in [ErrorCode::MessageTooLarge, ErrorCode::Timeout] {
+        let mut message = old();
+        let e = there.receive_into(&mut message).unwrap_err();
+        assert_eq!((e.code(), message), (code, vec![]));
+    }
+    // And where a part of it has gone elsewhere.
+    let (mut a, b) = tcp_pair();
+    b.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+    a.write_all(&wire[..150_000]).unwrap();
+    let mut there = MessageTransporter::new(&b);
+    assert!(there.receive_stream(&mut io::sink()).is_err());
+    let mut message = old();
+    let e = there.receive_into(&mut message).unwrap_err();
+    assert_eq!((e.code(), message), (ErrorCode::InvalidInput, vec![]));
 }

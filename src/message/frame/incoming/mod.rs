@@ -60,6 +60,7 @@ impl Incoming {
         into: &mut Vec<u8>,
         limit: u64,
     ) -> Result<Arrived> {
+        into.clear();
         self.skip_rest(from)?;
         if self.target() == Some(Target::Writer) {
             return Err(Error::new(
@@ -68,7 +69,6 @@ impl Incoming {
             )
             .advise("go on with receive_stream"));
         }
-        into.clear();
         if self.message.is_none() {
             self.payload = std::mem::take(into);
         }

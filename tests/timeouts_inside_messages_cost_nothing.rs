@@ -164,3 +164,34 @@ fn whatever_error_it_is_nothing_old_is_left_where_a_message_is_received_to() {
     let e = there.receive_into(&mut message).unwrap_err();
     assert_eq!((e.code(), message), (ErrorCode::InvalidInput, vec![]));
 }
+
+/// A stream under control: its header, "abc", and a pause.
+const PAUSED: &[u8] = &[
+    0x94, 0, 0, 0x83, 8, 0, 0, 0, 0, 0, 0, 0, 0x98, 0x31, 0x58, 0x33, // a stream
+    0x98, 0, 3, 0xba, b'a', b'b', b'c', 0xb0, 0xe3, 0x1b, 0xda, // a chunk
+    0xb0, 0, 1, 0x7b, // a pause
+];
+
+#[test]
+fn a_sender_that_pauses_holds_nobody_beyond_a_timeout() {
+    within(20, || {
+        for nonblocking in [false, true] {
+            let (mut a, b) = tcp_pair();
+            b.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+            b.set_nonblocking(nonblocking).unwrap();
+            let mut there = MessageTransporter::builder(b).control().build();
+            a.write_all(PAUSED).unwrap();
+            while there.get_ref().peek(&mut [0; 64]).ok() != Some(PAUSED.len()) {}
+            // The pause has been heard by the first of them.
+            for _ in 0..3 {
+                let e = there.receive().unwrap_err();
+                assert_eq!((e.code(), e.context("received")), (ErrorCode::Timeout, Some("3")));
+            }
+            // It goes on, and ends.
+            let rest = [0xb0, 0, 2, 0x0a, 0xa0, 0, 3, 0xc5, 0x61, 0x24, 0x52, 0xa4];
+            a.write_all(&rest).unwrap();
+            let message = std::iter::repeat_with(|| there.receive()).find_map(Result::ok);
+            assert_eq!(message.unwrap(), b"abc");
+        }
+    });
+}

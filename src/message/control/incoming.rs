@@ -128,7 +128,7 @@ impl<'a, C: Read> SteeredSource<'a, C> {
 
     /// Whether reads have to return now and then.
     fn tries(&self) -> Option<&'a dyn Wires<C>> {
-        self.wires.filter(|_| self.pilot.is_some() || self.paused || self.grace.is_some())
+        self.wires.filter(|_| self.pilot.is_some() || self.grace.is_some())
     }
 }
 

@@ -287,6 +287,58 @@ fn stops_reading<C: Read + Write + StallLimit + Send + 'static>((a, b): (C, C)) 
 }
 
 #[test]
+fn what_does_not_block_does_not_stall() {
+    let (mut a, b) = tcp_pair();
+    b.set_nonblocking(true).unwrap();
+    let mut there = impatient(b);
+    let mut wire = Vec::new();
+    send_message(&mut wire, b"hello").unwrap();
+    a.write_all(&wire[..6]).unwrap();
+    let first = std::iter::repeat_with(|| there.receive().unwrap_err());
+    let mut first = first.skip_while(|e| e.context("received") != Some("2"));
+    let e = first.next().unwrap();
+    assert_eq!((e.kind(), e.context("stall_limit_ms")), (io::ErrorKind::WouldBlock, None));
+    drop(first);
+    while there.send(&[1; 60_000]).is_ok() {}
+    let stats = there.stats();
+    assert_eq!([Direction::Read, Direction::Write].map(|way| stats.stalls(way)), [0, 0]);
+}
+
+/// Keeps all it takes, until it is told how long.
+#[derive(Default)]
+struct Clogged(std::cell::Cell<Option<Duration>>);
+
+impl Write for Clogged {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        thread::sleep(self.0.get().expect("a limit, or it would take for ever"));
+        Err(io::ErrorKind::TimedOut.into())
+    }
+}
+
+impl StallLimit for Clogged {
+    fn stall_limit(&self, _: Direction) -> io::Result<Option<Duration>> {
+        Ok(self.0.get())
+    }
+
+    fn set_stall_limit(&self, _: Direction, limit: Option<Duration>) -> io::Result<()> {
+        self.0.set(limit);
+        Ok(())
+    }
+}
+
+#[test]
+fn a_close_has_its_limit_also_when_all_was_written() {
+    let here = impatient(Clogged::default());
+    let e = here.close().unwrap_err();
+    assert_eq!(e.code(), ErrorCode::Timeout);
+    assert!(e.context("stall_limit_ms").is_some(), "{e}");
+}
+
+#[test]
 fn a_live_stream_may_pause_longer_than_any_limit() {
     struct Pausing(usize);
     impl Read for Pausing {

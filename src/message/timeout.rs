@@ -1,7 +1,7 @@
 //! Limits on standing still inside a chunk.
 
 use std::io::{self, Read, Write};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorCode, Result};
 use crate::message::frame::{Outlet, Source};
@@ -106,16 +106,21 @@ impl<'a, C> Limited<'a, C> {
         }
     }
 
-    /// Tells a limit of ours from a timeout of the user.
-    fn explain<T>(&mut self, outcome: io::Result<T>) -> io::Result<T> {
+    /// Makes a call under the limit for a chunk of this size, and tells that limit
+    /// from a timeout of the user and from a conn that does not block.
+    fn watch<T>(&mut self, size: u64, call: impl FnOnce(&mut C) -> io::Result<T>) -> io::Result<T> {
+        self.arm(size)?;
+        let Some(Armed { limit: Some(limit), .. }) = self.armed else { return call(self.conn) };
+        let start = Instant::now();
         let late =
             |e: &io::Error| matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut);
-        match (outcome, &self.armed) {
-            (Err(e), Some(Armed { limit: Some(limit), .. })) if late(&e) => {
+        match call(self.conn) {
+            // The clock of a socket is coarse: its timeout may strike a little early.
+            Err(e) if late(&e) && start.elapsed() >= limit / 2 => {
                 self.stalled = true;
-                Err(stall(*limit, Some(e)).into())
+                Err(stall(limit, Some(e)).into())
             }
-            (outcome, _) => outcome,
+            outcome => outcome,
         }
     }
 }
@@ -127,9 +132,7 @@ impl<C: Read> Source for Limited<'_, C> {
     }
 
     fn read_inside(&mut self, size: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        self.arm(size)?;
-        let outcome = self.conn.read(buffer);
-        self.explain(outcome)
+        self.watch(size, |conn| conn.read(buffer))
     }
 
     fn admit(&mut self, bytes: u64) -> Result<Admission> {
@@ -139,20 +142,15 @@ impl<C: Read> Source for Limited<'_, C> {
 
 impl<C: Write> Write for Limited<'_, C> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.arm(0)?;
-        let outcome = self.conn.write(bytes);
-        self.explain(outcome)
+        self.watch(0, |conn| conn.write(bytes))
     }
 
     fn write_vectored(&mut self, slices: &[io::IoSlice<'_>]) -> io::Result<usize> {
-        self.arm(0)?;
-        let outcome = self.conn.write_vectored(slices);
-        self.explain(outcome)
+        self.watch(0, |conn| conn.write_vectored(slices))
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        let outcome = self.conn.flush();
-        self.explain(outcome)
+        self.watch(0, C::flush)
     }
 }
 

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Pair, within};
+use common::{Cut, Pair, Ways, Wired, eventually, within};
 use pointsub::message::{Direction, MessageSizer, SizeClass, Strategy};
 use pointsub::transfer::progress::Status;
 use pointsub::{
@@ -236,6 +236,35 @@ fn a_receiver_whose_sender_does_nothing_can_still_be_called_off() {
         assert_eq!(far.receive().unwrap(), b"the next");
         far.send(b"an answer").unwrap();
         sending.join().unwrap();
+    });
+}
+
+#[test]
+fn what_is_cut_off_can_still_be_called_off() {
+    within(60, || {
+        let wired = Wired::of(|host| host.linger(Duration::ZERO));
+        let (near, far) = wired.connect();
+        let watched = near.try_clone().unwrap();
+        let (events, hand) = Recorder::with_handle();
+        let sending = {
+            let hand = hand.clone();
+            thread::spawn(move || {
+                let mut source = Slow::new(u64::MAX, 1000, Duration::from_millis(1));
+                controlled(near).send_stream_with(&hand, &mut source)
+            })
+        };
+        events.wait_for_status(Status::Transferring);
+        // Dials get nowhere, and are not refused either.
+        wired.proxy.stall(Ways::Both);
+        wired.proxy.cut(Cut::Reset);
+        eventually("the loss is noticed", 5, || watched.stats().losses == 1);
+        let called = Instant::now();
+        hand.cancel();
+        let e = sending.join().unwrap().unwrap_err();
+        assert_eq!(e.code(), ErrorCode::Cancelled);
+        // It waits a moment for the receiver's last word.
+        assert!(called.elapsed() < Duration::from_secs(3), "{:?}", called.elapsed());
+        drop(far);
     });
 }
 

@@ -265,7 +265,14 @@ impl<C: Write> Write for SteeredOutlet<'_, C> {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.to.flush()
+        match self.wires {
+            // A conn that is cut off has it, and sends it once it can: a pilot does not
+            // wait for that, or could not call it off.
+            Some(wires) if wires.is_interrupted(self.to.conn()) => Ok(()),
+            // Under no limit: it may be cut off meanwhile, and that is no stall.
+            Some(wires) => wires.flush(self.to.conn()),
+            None => self.to.flush(),
+        }
     }
 }
 

@@ -488,7 +488,7 @@ fn commands_out_of_turn_are_refused() {
 #[test]
 fn what_is_called_off_before_it_begins_is_told_to_the_receiver() {
     within(60, || {
-        for size in [1, 100, 65_535, 1_000_000] {
+        for size in [0, 1, 100, 65_535, 1_000_000] {
             let (near, far) = pipe(1 << 20);
             let (mut near, mut far) = (controlled(near), controlled(far));
             let sending = thread::spawn(move || {
@@ -496,13 +496,13 @@ fn what_is_called_off_before_it_begins_is_told_to_the_receiver() {
                 hand.cancel();
                 let e = near.send_with(&hand, &vec![1; size]).unwrap_err();
                 assert_eq!(e.code(), ErrorCode::Cancelled);
-                near.send(b"the next").unwrap();
+                near.send_with(&TransferHandle::new(), &[2; 100_000]).unwrap();
                 near
             });
             let (events, hand) = Recorder::with_handle();
             assert_eq!(far.receive_with(&hand).unwrap_err().code(), ErrorCode::Cancelled);
             assert_eq!(events.statuses(), [Status::Initialising, Status::Cancelled]);
-            assert_eq!(far.receive().unwrap(), b"the next");
+            assert_eq!(far.receive().unwrap(), [2; 100_000]);
             sending.join().unwrap();
         }
     });
@@ -511,18 +511,42 @@ fn what_is_called_off_before_it_begins_is_told_to_the_receiver() {
 #[test]
 fn a_short_message_that_is_paused_waits() {
     within(60, || {
-        let (near, far) = pipe(1 << 20);
-        let (mut near, mut far) = (controlled(near), controlled(far));
-        let hand = TransferHandle::new();
+        for content in [&b"short"[..], b""] {
+            let (near, far) = pipe(1 << 20);
+            let (mut near, mut far) = (controlled(near), controlled(far));
+            let hand = TransferHandle::new();
+            hand.pause();
+            let sender = hand.clone();
+            let sending = thread::spawn(move || near.send_with(&sender, content));
+            let (events, receiver) = Recorder::with_handle();
+            let receiving = thread::spawn(move || far.receive_with(&receiver));
+            events.wait_for_status(Status::Paused);
+            hand.resume();
+            sending.join().unwrap().unwrap();
+            assert_eq!(receiving.join().unwrap().unwrap(), content);
+        }
+    });
+}
+
+#[test]
+fn a_short_message_whose_pause_ends_before_it_begins_waits_for_nobody() {
+    within(60, || {
+        let (near, mut far) = tcp_pair();
+        let far_end = near.try_clone().unwrap();
+        near.set_write_timeout(Some(Duration::from_millis(50))).unwrap();
+        let mut near = controlled(near);
+        // The rest of a message is to go out before.
+        while near.send(&[7; 60_000]).is_ok() {}
+        far_end.set_write_timeout(None).unwrap();
+        let (events, hand) = Recorder::with_handle();
         hand.pause();
         let sender = hand.clone();
         let sending = thread::spawn(move || near.send_with(&sender, b"short"));
-        let (events, receiver) = Recorder::with_handle();
-        let receiving = thread::spawn(move || far.receive_with(&receiver));
-        events.wait_for_status(Status::Paused);
+        events.wait_for_status(Status::Initialising);
+        thread::sleep(Duration::from_millis(50));
         hand.resume();
+        while receive_message(&mut far).unwrap() != b"short" {}
         sending.join().unwrap().unwrap();
-        assert_eq!(receiving.join().unwrap().unwrap(), b"short");
     });
 }
 

@@ -6,9 +6,8 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorCode, Result};
 use crate::message::config::Config;
-use crate::message::control::{Helm, SteeredOutlet, Wish};
+use crate::message::control::{Helm, SteeredOutlet};
 use crate::message::frame::{Guide, Outgoing};
-use crate::message::header::SHORT_MAX;
 use crate::message::observer::{ClassStats, Transfer};
 use crate::message::parts::Parts;
 use crate::message::predictor::Predictor;
@@ -127,7 +126,7 @@ impl Sender {
     pub(crate) fn send_steered<C: Write>(
         &mut self,
         conn: &mut C,
-        mut helm: Helm<'_, C>,
+        helm: Helm<'_, C>,
         data: &[u8],
     ) -> Result<()> {
         let slices = [IoSlice::new(data)];
@@ -137,9 +136,6 @@ impl Sender {
         self.rate.message();
         let network = self.config.network(conn, helm.knobs);
         let strategy = self.rate.fit(self.config.strategy(bytes, &network));
-        // What goes out in one write is nothing to steer.
-        let whole = bytes <= SHORT_MAX && helm.pilot.wish() == Wish::Go;
-        helm.ear = helm.ear.filter(|_| !whole);
         self.steer(conn, helm, &network, strategy, |this, to| {
             let mut guide = this.rate.guide();
             this.outgoing.send(to, parts, &strategy, &mut guide)?;
@@ -224,15 +220,12 @@ impl Sender {
     ) -> Result<u64> {
         let Helm { knobs, wires, pilot, ear } = helm;
         let limit = |_| strategy.stall_limit(Operation::Write, network);
-        self.outgoing.settle(&mut Limited::new(conn, knobs, Direction::Write, &limit))?;
-        self.outgoing.take_touched();
         let start = Instant::now();
         let to = Limited::new(conn, knobs, Direction::Write, &limit);
         let mut to = SteeredOutlet::new(to, wires, pilot, ear);
         let outcome = send(self, &mut to);
         self.stalls += u64::from(to.has_stalled());
-        let (begun, ended) = (self.outgoing.take_touched(), self.outgoing.is_between_messages());
-        match to.conclude(outcome, begun, ended) {
+        match to.conclude(outcome, self.outgoing.is_between_messages()) {
             Ok((bytes, stream)) => {
                 self.sent(bytes, start.elapsed(), stream);
                 Ok(bytes)

@@ -18,6 +18,9 @@ pub(crate) struct SteeredOutlet<'a, C> {
     pilot: &'a mut dyn Pilot,
     /// Reads the receiver's commands; `None`: it has no say.
     ear: Option<&'a mut Incoming>,
+    /// A message was announced whose receiver has its say; whether a byte of it has
+    /// been taken, so that there will be a last command.
+    announced: Option<bool>,
     /// The receiver has said something about this message.
     heard: bool,
     /// The receiver wants a pause.
@@ -47,6 +50,7 @@ impl<'a, C: Write> SteeredOutlet<'a, C> {
             wires,
             pilot,
             ear,
+            announced: None,
             heard: false,
             held: false,
             last: None,
@@ -63,13 +67,13 @@ impl<'a, C: Write> SteeredOutlet<'a, C> {
         self.to.has_stalled()
     }
 
-    /// What sending came to, once the receiver had its say. `begun`: it knows
-    /// of the message; `ended`: it was sent the last frame of it.
+    /// What sending came to, once the receiver had its say, if it was announced
+    /// that it has one. `ended`: it was sent the last frame of the message.
     ///
     /// The receiver's last command decides, and it knows our last frame: so both
     /// ends tell the same story.
-    pub(crate) fn conclude<T>(mut self, outcome: Result<T>, begun: bool, ended: bool) -> Result<T> {
-        if self.ear.is_none() || !begun {
+    pub(crate) fn conclude<T>(mut self, outcome: Result<T>, ended: bool) -> Result<T> {
+        if self.announced != Some(true) {
             return outcome;
         }
         let heard = match ended {
@@ -168,6 +172,9 @@ impl<'a, C: Write> SteeredOutlet<'a, C> {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
                 outcome => {
                     self.still = Duration::ZERO;
+                    if let (Ok(1..), Some(taken)) = (&outcome, &mut self.announced) {
+                        *taken = true;
+                    }
                     return outcome;
                 }
             }
@@ -193,8 +200,9 @@ impl<'a, C: Write> SteeredOutlet<'a, C> {
 }
 
 impl<C: Write> Outlet for SteeredOutlet<'_, C> {
-    fn listens(&self) -> bool {
-        self.ear.is_some()
+    fn announces(&mut self) -> bool {
+        self.announced = self.ear.as_ref().map(|_| false);
+        self.announced.is_some()
     }
 
     fn has_orders(&self) -> bool {

@@ -70,8 +70,9 @@ impl<R: Read + ?Sized> Source for R {
 
 /// What frames are written to. It hears where chunks stand, and may hold them up.
 pub(crate) trait Outlet: Write {
-    /// Whether it hears the receiver of what is sent in chunks.
-    fn listens(&self) -> bool {
+    /// The first header of a message in chunks is about to be written. Whether it
+    /// says that the sender listens.
+    fn announces(&mut self) -> bool {
         false
     }
 

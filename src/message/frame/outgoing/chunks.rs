@@ -93,7 +93,7 @@ impl Outgoing {
         let (mut sequence, begin) = Sequence::begin(begin, self.bare);
         let mut framing = Vec::with_capacity((at_once + 2) * (LONG + TRAILER));
         framing.extend_from_slice(begin.as_slice());
-        while parts.len() > 0 {
+        loop {
             if self.obey(to, &framing, &mut sequence)? {
                 framing.clear();
             }
@@ -132,9 +132,11 @@ impl Outgoing {
             slices.push(IoSlice::new(&framing[at..]));
             self.put(to, &mut slices, (!last).then(|| sequence.clone()))?;
             to.moved(size);
+            if last {
+                return Ok(());
+            }
             framing.clear();
         }
-        Ok(())
     }
 
     /// One chunk at a time, compressed where that is worth it.
@@ -263,8 +265,8 @@ impl Outgoing {
 }
 
 /// The first header of a message that is sent in chunks.
-fn first<W: Outlet + ?Sized>(to: &W, kind: Kind, len: u64) -> Header {
-    Header { controlled: to.listens(), ..Header::new(kind, len) }
+fn first<W: Outlet + ?Sized>(to: &mut W, kind: Kind, len: u64) -> Header {
+    Header { controlled: to.announces(), ..Header::new(kind, len) }
 }
 
 /// Reads once, whatever interrupts it.

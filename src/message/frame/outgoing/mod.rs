@@ -31,8 +31,6 @@ pub(crate) struct Outgoing {
     unsent: Vec<u8>,
     /// A message was begun in chunks and has not come to its end.
     open: Option<Sequence>,
-    /// The transport has taken a byte since this was looked at.
-    touched: bool,
     /// Why nothing more can be sent.
     broken: Option<Error>,
 }
@@ -43,7 +41,8 @@ impl Outgoing {
         Outgoing { bare, packer: Packer::new(compression), ..Outgoing::default() }
     }
 
-    /// Sends a message: whole if it is short, else in chunks of `strategy`.
+    /// Sends a message: whole if it is short and there is nothing to tell the
+    /// receiver before, else in chunks of `strategy`.
     pub(crate) fn send<W: Outlet + ?Sized>(
         &mut self,
         to: &mut W,
@@ -52,10 +51,9 @@ impl Outgoing {
         guide: &mut dyn Guide,
     ) -> Result<()> {
         self.settle(to)?;
-        let short = parts.len() as u64 <= SHORT_MAX;
-        if parts.len() == 0 || short && !to.has_orders() {
+        if parts.len() as u64 <= SHORT_MAX && !to.has_orders() {
             self.send_whole(to, parts, guide)?;
-        } else if self.packer.is_off() {
+        } else if parts.len() == 0 || self.packer.is_off() {
             self.send_chunks(to, parts, strategy, guide)?;
         } else {
             self.send_packed_chunks(to, parts, strategy, guide)?;
@@ -118,11 +116,6 @@ impl Outgoing {
             Some(sequence) => self.abort(to, &[], sequence, "its transport stood still"),
             None => Ok(()),
         }
-    }
-
-    /// Whether the transport has taken a byte since this was asked last.
-    pub(crate) fn take_touched(&mut self) -> bool {
-        std::mem::take(&mut self.touched)
     }
 
     /// Whether nothing of a message waits to be written or taken back.
@@ -212,7 +205,6 @@ impl Outgoing {
                 Ok(0) => return Err(self.fail(io::ErrorKind::WriteZero.into(), taken)),
                 Ok(n) => {
                     taken += n;
-                    self.touched = true;
                     IoSlice::advance_slices(&mut slices, n);
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}

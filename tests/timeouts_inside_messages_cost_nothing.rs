@@ -4,10 +4,16 @@ mod common;
 mod support;
 
 use std::io::{self, Write};
-use std::time::Duration;
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Barrier, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use common::within;
-use pointsub::{ErrorCode, MessageTransporter, receive_message, send_message, send_stream};
+use pointsub::{
+    ErrorCode, MessageTransporter, TransferHandle, receive_message, send_message, send_stream,
+};
 use support::{Content, Unkind, bytes, tcp_pair};
 
 #[test]
@@ -193,5 +199,88 @@ fn a_sender_that_pauses_holds_nobody_beyond_a_timeout() {
             let message = std::iter::repeat_with(|| there.receive()).find_map(Result::ok);
             assert_eq!(message.unwrap(), b"abc");
         }
+    });
+}
+
+/// Sends messages until no more fit; how many were sent, and whether one more is
+/// left half sent.
+fn fill(here: &mut MessageTransporter<TcpStream>, content: &[u8]) -> (usize, bool) {
+    here.get_ref().set_write_timeout(Some(Duration::from_millis(50))).unwrap();
+    let (sent, e) =
+        (0..).find_map(|sent| here.send(content).err().map(|e| (sent, e))).expect("no room");
+    assert_eq!(e.code(), ErrorCode::Timeout);
+    here.get_ref().set_write_timeout(None).unwrap();
+    (sent, e.to_string().contains("half sent"))
+}
+
+fn controlled(conn: TcpStream, checksum: bool) -> MessageTransporter<TcpStream> {
+    MessageTransporter::builder(conn).checksum(checksum).control().build()
+}
+
+#[test]
+fn an_answer_stands_behind_what_was_left_half_sent_and_keeps_nobody_waiting() {
+    within(60, || {
+        for (checksum, size) in [(true, 60_000), (false, 60_000), (true, 40_000_000)] {
+            let (a, b) = tcp_pair();
+            let (mut here, mut there) = (controlled(a, checksum), controlled(b, checksum));
+            let content = bytes(1, size);
+            let (sent, half) = fill(&mut here, &content);
+            // Who is there sends first, and reads when it was received.
+            let (received, go_on) = mpsc::channel();
+            let peer = thread::spawn(move || {
+                let mut stream = &[1; 100_000][..];
+                there.send_stream_with(&TransferHandle::new(), &mut stream).unwrap();
+                go_on.recv().unwrap();
+                let mut whole = 0;
+                loop {
+                    match there.receive() {
+                        Ok(m) if m == b"the last" => break whole,
+                        Ok(m) => {
+                            assert!(m == content);
+                            whole += 1;
+                        }
+                        Err(e) => assert_eq!(e.code(), ErrorCode::Aborted, "{e}"),
+                    }
+                }
+            });
+            let start = Instant::now();
+            assert!(here.receive().unwrap() == [1; 100_000]);
+            assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+            received.send(()).unwrap();
+            here.send(b"the last").unwrap();
+            // One that is sent in chunks is taken back.
+            let completed = half && size < 65_536;
+            assert_eq!(peer.join().unwrap(), sent + usize::from(completed));
+        }
+    });
+}
+
+#[test]
+fn two_that_have_no_room_to_answer_hear_each_other_all_the_same() {
+    within(60, || {
+        let (a, b) = tcp_pair();
+        let ends = [controlled(a, true), controlled(b, true)];
+        let all_full = Barrier::new(2);
+        let counts = [AtomicUsize::new(0), AtomicUsize::new(0)];
+        thread::scope(|scope| {
+            for (i, mut end) in ends.into_iter().enumerate() {
+                let (all_full, counts) = (&all_full, &counts);
+                scope.spawn(move || {
+                    // It is confirmed at leisure.
+                    end.get_ref().set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+                    let _ = end.send_with(&TransferHandle::new(), &[1; 70_000]);
+                    end.get_ref().set_read_timeout(None).unwrap();
+                    let (sent, half) = fill(&mut end, &[2; 60_000]);
+                    counts[i].store(sent + usize::from(half), SeqCst);
+                    all_full.wait();
+                    assert!(end.receive().unwrap() == [1; 70_000]);
+                    for _ in 0..counts[1 - i].load(SeqCst) {
+                        assert!(end.receive().unwrap() == [2; 60_000]);
+                    }
+                    end.send_with(&TransferHandle::new(), &[3; 70_000]).unwrap();
+                    assert!(end.receive().unwrap() == [3; 70_000]);
+                });
+            }
+        });
     });
 }

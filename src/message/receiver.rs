@@ -60,10 +60,10 @@ impl Receiver {
         let network = self.config.network(conn, reins.knobs);
         let limit =
             |size| self.config.strategy(size, &network).stall_limit(Operation::Read, &network);
-        let Reins { knobs, wires, pilot } = reins;
+        let Reins { knobs, wires, pilot, voice } = reins;
         let pilot = pilot.map(|pilot| pilot as &mut dyn Pilot);
         let from = Limited::new(conn, knobs, Direction::Read, &limit);
-        let mut from = SteeredSource::new(from, wires, pilot, &self.incoming);
+        let mut from = SteeredSource::new(from, wires, pilot, voice, &self.incoming);
         let outcome = receive(&mut self.incoming, &mut from);
         self.stalls += u64::from(from.has_stalled());
         drop(from);

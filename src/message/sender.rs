@@ -39,6 +39,11 @@ impl Sender {
         Sender { config, outgoing, predictor: Predictor::new(), rate, stats, stalls }
     }
 
+    /// What answers those that we receive from.
+    pub(crate) fn voice(&mut self) -> &mut Outgoing {
+        &mut self.outgoing
+    }
+
     pub(crate) fn predictor(&self) -> &Predictor {
         &self.predictor
     }

@@ -180,7 +180,9 @@ impl<C: Write> MessageTransporter<C> {
     }
 
     /// Writes what a send that timed out had left, and tells the receiver if
-    /// its message will not be completed. Each send begins with it.
+    /// its message will not be completed. Each send begins with it; a receive does
+    /// the same where it has to answer the sender of a
+    /// [controlled](crate::message::MessageTransporterBuilder::control) transfer.
     ///
     /// # Errors
     ///
@@ -223,8 +225,8 @@ impl<C: Read> MessageTransporter<C> {
     ///
     /// As [`receive`](MessageTransporter::receive); `message` is empty then.
     pub fn receive_into(&mut self, message: &mut Vec<u8>) -> Result<()> {
-        let reins = reins(&self.knobs, &self.wires, None);
-        let outcome = self.receiver.receive(&mut self.conn, reins, message);
+        let (receiver, conn, reins) = self.receiving(None);
+        let outcome = receiver.receive(conn, reins, message);
         outcome.map_err(at("MessageTransporter::receive"))
     }
 
@@ -238,9 +240,23 @@ impl<C: Read> MessageTransporter<C> {
     /// with the same writer; it gives the size of the whole stream.
     pub fn receive_stream<W: Write + ?Sized>(&mut self, writer: &mut W) -> Result<u64> {
         let mut writer = writer;
-        let reins = reins(&self.knobs, &self.wires, None);
-        let outcome = self.receiver.receive_stream(&mut self.conn, reins, &mut writer);
+        let (receiver, conn, reins) = self.receiving(None);
+        let outcome = receiver.receive_stream(conn, reins, &mut writer);
         outcome.map_err(at("MessageTransporter::receive_stream"))
+    }
+
+    /// What receives, and what it hangs on.
+    fn receiving<'a>(
+        &'a mut self,
+        pilot: Option<&'a mut dyn Pilot>,
+    ) -> (&'a mut Receiver, &'a mut C, Reins<'a, C>) {
+        let reins = Reins {
+            knobs: self.knobs.as_deref(),
+            wires: self.wires.as_deref(),
+            pilot,
+            voice: Some(self.sender.voice()),
+        };
+        (&mut self.receiver, &mut self.conn, reins)
     }
 }
 
@@ -279,8 +295,8 @@ impl<C: Read> MessageTransporter<C> {
         pilot: &mut dyn Pilot,
         message: &mut Vec<u8>,
     ) -> Result<()> {
-        let reins = reins(&self.knobs, &self.wires, Some(pilot));
-        let outcome = self.receiver.receive(&mut self.conn, reins, message);
+        let (receiver, conn, reins) = self.receiving(Some(pilot));
+        let outcome = receiver.receive(conn, reins, message);
         outcome.map_err(at("MessageTransporter::receive_with"))
     }
 
@@ -290,8 +306,8 @@ impl<C: Read> MessageTransporter<C> {
         writer: &mut W,
     ) -> Result<u64> {
         let mut writer = writer;
-        let reins = reins(&self.knobs, &self.wires, Some(pilot));
-        let outcome = self.receiver.receive_stream(&mut self.conn, reins, &mut writer);
+        let (receiver, conn, reins) = self.receiving(Some(pilot));
+        let outcome = receiver.receive_stream(conn, reins, &mut writer);
         outcome.map_err(at("MessageTransporter::receive_stream_with"))
     }
 }
@@ -300,14 +316,6 @@ impl<C: fmt::Debug> fmt::Debug for MessageTransporter<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MessageTransporter").field("conn", &self.conn).finish_non_exhaustive()
     }
-}
-
-fn reins<'a, C>(
-    knobs: &'a Option<Arc<dyn Knobs<C>>>,
-    wires: &'a Option<Arc<dyn Wires<C>>>,
-    pilot: Option<&'a mut dyn Pilot>,
-) -> Reins<'a, C> {
-    Reins { knobs: knobs.as_deref(), wires: wires.as_deref(), pilot }
 }
 
 pub(crate) fn at(place: &'static str) -> impl Fn(Error) -> Error {

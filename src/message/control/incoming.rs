@@ -1,11 +1,11 @@
 //! The receiving end of a message that may be steered.
 
-use std::io::{self, IoSlice, Read};
+use std::io::{self, IoSlice, Read, Write};
 use std::time::{Duration, Instant};
 
 use super::{GRACE, Pilot, SLICE, Wires, Wish, cancelled_here, interruption, user_timeout};
-use crate::error::{Error, ErrorCode, Result};
-use crate::message::frame::{Incoming, Source};
+use crate::error::Result;
+use crate::message::frame::{Incoming, Outgoing, Outlet, Source};
 use crate::message::header::{Command, Header, Kind};
 use crate::message::timeout::Limited;
 use crate::stall::{Admission, Direction};
@@ -16,6 +16,8 @@ pub(crate) struct SteeredSource<'a, C> {
     from: Limited<'a, C>,
     wires: Option<&'a dyn Wires<C>>,
     pilot: Option<&'a mut dyn Pilot>,
+    /// Answers the sender; `None`: we have no say.
+    voice: Option<&'a mut Outgoing>,
     /// The sender listens; `None`: nothing of the message has come yet.
     controlled: Option<bool>,
     /// Whether the sender knows that we want a pause; `None`: perhaps.
@@ -33,12 +35,13 @@ impl<'a, C: Read> SteeredSource<'a, C> {
         from: Limited<'a, C>,
         wires: Option<&'a dyn Wires<C>>,
         pilot: Option<&'a mut dyn Pilot>,
+        voice: Option<&'a mut Outgoing>,
         incoming: &Incoming,
     ) -> SteeredSource<'a, C> {
         let (controlled, paused) = incoming.under_control().unzip();
         let paused = paused.unwrap_or(false);
         let (asked, grace, still) = (None, None, Duration::ZERO);
-        SteeredSource { from, wires, pilot, controlled, asked, paused, grace, still }
+        SteeredSource { from, wires, pilot, voice, controlled, asked, paused, grace, still }
     }
 
     /// Whether a stall limit has struck.
@@ -48,6 +51,12 @@ impl<'a, C: Read> SteeredSource<'a, C> {
 
     /// Does what this end wants, before a read.
     fn attend(&mut self) -> io::Result<()> {
+        if self.voice.as_ref().is_some_and(|voice| voice.has_unsaid())
+            && let Some((voice, mut to)) = self.speaking(Duration::ZERO)
+        {
+            // Whoever cannot write can read all the same.
+            let _ = voice.say(&mut to);
+        }
         if let Some(at) = self.grace {
             let late = Instant::now() >= at;
             return if late { Err(interruption(cancelled_here())) } else { Ok(()) };
@@ -126,6 +135,13 @@ impl<'a, C: Read> SteeredSource<'a, C> {
         }
     }
 
+    /// Who answers the sender, and what over, for so long.
+    fn speaking(&mut self, most: Duration) -> Option<(&mut Outgoing, Aside<'_, C>)> {
+        let (wires, voice) = (self.wires?, self.voice.as_deref_mut()?);
+        let aside = Aside { conn: self.from.conn(), wires, start: Instant::now(), most };
+        Some((voice, aside))
+    }
+
     /// Whether reads have to return now and then.
     fn tries(&self) -> Option<&'a dyn Wires<C>> {
         self.wires.filter(|_| self.pilot.is_some() || self.grace.is_some())
@@ -196,30 +212,13 @@ impl<C: Read> Source for SteeredSource<'_, C> {
         self.wires.is_some()
     }
 
-    /// The sender listens: what little this is it takes soon.
     fn answer(&mut self, command: Command) -> Result<()> {
         let Some(wires) = self.wires else { return Ok(()) };
-        let frame = command.header().encode();
-        let (mut rest, start) = (frame.as_slice(), Instant::now());
-        while !rest.is_empty() {
-            match wires.try_write(self.from.conn(), &[IoSlice::new(rest)], SLICE) {
-                Ok(0) => return Err(io::Error::from(io::ErrorKind::WriteZero).into()),
-                Ok(n) => rest = &rest[n..],
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                    if start.elapsed() >= MOST_FOR_AN_ANSWER {
-                        let what = "the sender of a message under control does not listen";
-                        return Err(Error::new(ErrorCode::Timeout, what));
-                    }
-                }
-                Err(e) => return Err(e.into()),
-            }
+        let limit = wires.timeout(self.from.conn(), Direction::Read)?;
+        match self.speaking(limit.unwrap_or(Duration::MAX)) {
+            Some((voice, mut to)) => voice.answer(&mut to, command),
+            None => Ok(()),
         }
-        // A conn that is cut off has it, and sends it once it can: nobody waits for that.
-        if wires.is_interrupted(self.from.conn()) {
-            return Ok(());
-        }
-        Ok(wires.flush(self.from.conn())?)
     }
 
     fn winds_down(&mut self) -> bool {
@@ -228,5 +227,45 @@ impl<C: Read> Source for SteeredSource<'_, C> {
     }
 }
 
-/// How long the sender may leave four bytes untaken.
-const MOST_FOR_AN_ANSWER: Duration = Duration::from_secs(30);
+/// A conn while the sender is answered over it: a moment at most, since nothing is
+/// read meanwhile.
+struct Aside<'a, C> {
+    conn: &'a mut C,
+    wires: &'a dyn Wires<C>,
+    start: Instant,
+    most: Duration,
+}
+
+impl<C> Outlet for Aside<'_, C> {}
+
+impl<C> Write for Aside<'_, C> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.write_vectored(&[IoSlice::new(bytes)])
+    }
+
+    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        loop {
+            match self.wires.try_write(self.conn, slices, SLICE.min(self.most)) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    let cut_off = self.wires.is_interrupted(self.conn);
+                    let most = if cut_off { MOST_OF_AN_OUTAGE } else { GRACE };
+                    if self.start.elapsed() >= most.min(self.most) {
+                        return Err(e);
+                    }
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        // A conn that is cut off has it, and sends it once it can: nobody waits for that.
+        if self.wires.is_interrupted(self.conn) {
+            return Ok(());
+        }
+        self.wires.flush(self.conn)
+    }
+}
+
+/// How long an answer may wait for a conn that is cut off and takes no more.
+const MOST_OF_AN_OUTAGE: Duration = Duration::from_secs(30);

@@ -16,7 +16,7 @@ use std::io;
 use std::time::Duration;
 
 use crate::error::{Error, ErrorCode};
-use crate::message::frame::Incoming;
+use crate::message::frame::{Incoming, Outgoing};
 use crate::message::timeout::Knobs;
 
 pub(crate) use incoming::SteeredSource;
@@ -38,12 +38,14 @@ pub(crate) struct Reins<'a, C> {
     pub(crate) knobs: Option<&'a dyn Knobs<C>>,
     pub(crate) wires: Option<&'a dyn Wires<C>>,
     pub(crate) pilot: Option<&'a mut dyn Pilot>,
+    /// Answers the sender, between what we send; `None`: we have no say.
+    pub(crate) voice: Option<&'a mut Outgoing>,
 }
 
 impl<'a, C> Reins<'a, C> {
     /// Nobody steers.
     pub(crate) fn loose(knobs: Option<&'a dyn Knobs<C>>) -> Reins<'a, C> {
-        Reins { knobs, wires: None, pilot: None }
+        Reins { knobs, wires: None, pilot: None, voice: None }
     }
 }
 

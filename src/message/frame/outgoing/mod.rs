@@ -4,11 +4,11 @@ mod chunks;
 
 use std::io::{self, IoSlice};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorCode, Result};
 use crate::message::compress::{Compression, Packer};
 use crate::message::frame::sequence::Sequence;
 use crate::message::frame::{Guide, Outlet};
-use crate::message::header::{Header, Kind, MAX_REASON, SHORT, SHORT_MAX, TRAILER};
+use crate::message::header::{Command, Header, Kind, MAX_REASON, SHORT, SHORT_MAX, TRAILER};
 use crate::message::parts::Parts;
 use crate::message::strategy::Strategy;
 use crate::resources::buffers;
@@ -27,8 +27,11 @@ pub(crate) struct Options {
 pub(crate) struct Outgoing {
     bare: bool,
     packer: Packer,
-    /// The rest of frames that the transport took only in part.
+    /// The rest of frames that the transport took only in part, and what was
+    /// answered behind them.
     unsent: Vec<u8>,
+    /// So many answers are in there.
+    unsaid: usize,
     /// A message was begun in chunks and has not come to its end.
     open: Option<Sequence>,
     /// Why nothing more can be sent.
@@ -111,10 +114,49 @@ impl Outgoing {
                 }
                 return Err(e);
             }
+            self.unsaid = 0;
         }
         match self.open.clone() {
-            Some(sequence) => self.abort(to, &[], sequence, "its transport stood still"),
+            Some(sequence) => self.abort(to, &[], sequence, STOOD_STILL),
             None => Ok(()),
+        }
+    }
+
+    /// Answers what the peer sends: behind the frame that a send left half sent, and
+    /// behind the word that its message will not be completed.
+    ///
+    /// What the transport does not take by then is left to whoever reads or sends
+    /// next, and is no error. A peer that waits for an answer reads, so there is room
+    /// for it; one that comes upon a message of ours first waits no longer. Were the
+    /// rest written before anything is read, two peers without room for it would wait
+    /// for each other.
+    pub(crate) fn answer<W: Outlet + ?Sized>(
+        &mut self,
+        to: &mut W,
+        command: Command,
+    ) -> Result<()> {
+        if self.unsaid == MOST_UNSAID {
+            let what = "the sender of messages under control does not listen";
+            return Err(Error::new(ErrorCode::Timeout, what));
+        }
+        if let Some(mut sequence) = self.open.take() {
+            self.unsent.extend(sequence.abort(STOOD_STILL.as_bytes()));
+        }
+        self.unsent.extend(command.header().encode().as_slice());
+        self.unsaid += 1;
+        self.say(to)
+    }
+
+    /// Whether answers wait.
+    pub(crate) fn has_unsaid(&self) -> bool {
+        self.unsaid > 0
+    }
+
+    /// Writes the answers that wait, as far as the transport takes them.
+    pub(crate) fn say<W: Outlet + ?Sized>(&mut self, to: &mut W) -> Result<()> {
+        match self.settle(to).and_then(|()| flush(to)) {
+            Err(e) if e.code() == ErrorCode::Timeout => Ok(()),
+            outcome => outcome,
         }
     }
 
@@ -249,6 +291,12 @@ fn flush<W: Outlet + ?Sized>(to: &mut W) -> Result<()> {
 fn is_timeout(e: &io::Error) -> bool {
     matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
+
+/// Why a message is taken back whose send timed out.
+const STOOD_STILL: &str = "its transport stood still";
+
+/// How many answers may wait for a peer that sends and does not read.
+const MOST_UNSAID: usize = 1024;
 
 /// Frames up to this length are built on the stack.
 const ON_STACK: usize = 1024 + SHORT + TRAILER;

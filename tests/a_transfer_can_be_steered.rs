@@ -123,6 +123,35 @@ fn what_is_paused_never_times_out_and_what_stands_still_does() {
     });
 }
 
+#[test]
+fn what_waits_for_its_rate_is_paused_and_called_off_at_once() {
+    within(60, || {
+        // Whole, in chunks, and as a stream: each has to wait for many seconds.
+        for (size, stream) in [(900, false), (200_000, false), (200_000, true)] {
+            let (near, far) = pipe(1 << 20);
+            let near = MessageTransporter::builder(near).bytes_per_second(50).unwrap();
+            let (mut near, mut far) = (near.control().build(), controlled(far));
+            let (events, hand) = Recorder::with_handle();
+            let sender = hand.clone();
+            let sending = thread::spawn(move || match stream {
+                true => near.send_stream_with(&sender, &mut &vec![1; size][..]).map(drop),
+                false => near.send_with(&sender, &vec![1; size]),
+            });
+            let receiving = thread::spawn(move || far.receive().map(drop));
+            events.wait_for_status(Status::Initialising);
+            thread::sleep(Duration::from_millis(100));
+            let start = Instant::now();
+            hand.pause();
+            events.wait_for_status(Status::Paused);
+            hand.cancel();
+            for ended in [sending, receiving] {
+                assert_eq!(ended.join().unwrap().unwrap_err().code(), ErrorCode::Cancelled);
+            }
+            assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+        }
+    });
+}
+
 /// The table with limits short enough for a test.
 struct Impatient;
 

@@ -131,6 +131,10 @@ impl<C> MessageTransporterBuilder<C> {
     /// announced so can be received. A receiver without it refuses such a
     /// transfer by name. Default: only the sending end steers.
     ///
+    /// The confirmation is waited for as long as the conn's read timeout allows;
+    /// [`limits`](MessageTransporterBuilder::limits) do not count there, since the
+    /// receiver may still be at work on what has arrived.
+    ///
     /// A transfer blocks until it is over, also on a conn that is set not to
     /// block.
     #[must_use]

@@ -262,10 +262,8 @@ impl Rate {
         }
     }
 
-    fn bytes(&mut self, n: usize) {
-        if let Some(bucket) = &mut self.bytes {
-            bucket.take(n as u64);
-        }
+    fn bytes(&mut self, n: usize) -> Option<Duration> {
+        self.bytes.as_mut()?.try_take(n as u64)
     }
 
     fn burst(&self) -> usize {
@@ -295,8 +293,8 @@ struct PaceOnly<'a> {
 }
 
 impl Guide for PaceOnly<'_> {
-    fn pace(&mut self, bytes: usize) {
-        self.rate.bytes(bytes);
+    fn pace(&mut self, bytes: usize) -> Option<Duration> {
+        self.rate.bytes(bytes)
     }
 
     fn room(&mut self) -> usize {
@@ -315,8 +313,8 @@ struct StreamGuide<'a> {
 }
 
 impl Guide for StreamGuide<'_> {
-    fn pace(&mut self, bytes: usize) {
-        self.rate.bytes(bytes);
+    fn pace(&mut self, bytes: usize) -> Option<Duration> {
+        self.rate.bytes(bytes)
     }
 
     fn room(&mut self) -> usize {
@@ -341,7 +339,9 @@ impl Guide for StreamGuide<'_> {
 pub(crate) struct Unguided(pub(crate) Predictor);
 
 impl Guide for Unguided {
-    fn pace(&mut self, _bytes: usize) {}
+    fn pace(&mut self, _bytes: usize) -> Option<Duration> {
+        None
+    }
 
     fn room(&mut self) -> usize {
         self.0.class().strategy().chunk

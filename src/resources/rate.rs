@@ -89,8 +89,8 @@ pub(crate) struct Throttle {
     /// What one token stands for: above a million a second it is more than one.
     unit: u64,
     burst: u32,
-    /// Less than a token.
-    owed: u64,
+    /// What was taken for those who still have to wait, less what is not yet a token.
+    aside: i64,
 }
 
 impl Throttle {
@@ -103,7 +103,7 @@ impl Throttle {
         let tokens = u32::try_from(per_second / unit).unwrap_or(u32::MAX);
         let burst = (tokens / BURSTS_PER_SECOND).max(1);
         let bucket = Bucket::new(Rate::per_second(tokens, burst), Instant::now());
-        Ok(Throttle { bucket, unit, burst, owed: 0 })
+        Ok(Throttle { bucket, unit, burst, aside: 0 })
     }
 
     /// How much can be taken at once without a wait, if all of it is there.
@@ -113,13 +113,25 @@ impl Throttle {
 
     /// Waits until `n` may go.
     pub(crate) fn take(&mut self, n: u64) {
-        self.owed = self.owed.saturating_add(n);
-        while self.owed >= self.unit {
-            let piece = (self.owed / self.unit).min(u64::from(self.burst));
-            let tokens = u32::try_from(piece).unwrap_or(self.burst);
+        while let Some(wait) = self.try_take(n) {
+            thread::sleep(wait);
+        }
+    }
+
+    /// Lets `n` go; or says how long to wait before the same is asked again: a tenth
+    /// of a second, unless a single token takes longer.
+    pub(crate) fn try_take(&mut self, n: u64) -> Option<Duration> {
+        let n = i64::try_from(n).unwrap_or(i64::MAX);
+        loop {
+            let tokens = u64::try_from(n.saturating_sub(self.aside)).unwrap_or(0) / self.unit;
+            if tokens == 0 {
+                self.aside -= n;
+                return None;
+            }
+            let tokens = u32::try_from(tokens).unwrap_or(self.burst).min(self.burst);
             match self.bucket.wait_for(tokens, Instant::now()) {
-                Some(Duration::ZERO) => self.owed -= piece * self.unit,
-                Some(wait) => thread::sleep(wait),
+                Some(Duration::ZERO) => self.aside += i64::from(tokens) * self.unit as i64,
+                Some(wait) => return Some(wait),
                 None => unreachable!("a piece is not above the burst"),
             }
         }

@@ -128,13 +128,15 @@ impl<'a, C: Write> SteeredOutlet<'a, C> {
     }
 
     fn can_listen(&self) -> bool {
-        self.ear.as_ref().is_some_and(|ear| ear.can_listen())
+        self.announced.is_some() && self.ear.as_ref().is_some_and(|ear| ear.can_listen())
     }
 
-    /// Takes what the receiver says, at most its last command; waits so long
-    /// for the first.
+    /// Takes what the receiver says of what was announced, at most its last command;
+    /// waits so long for the first.
     fn listen(&mut self, wait: Duration) -> Result<()> {
-        let (Some(wires), Some(ear)) = (self.wires, &mut self.ear) else { return Ok(()) };
+        let (Some(wires), Some(ear), Some(_)) = (self.wires, &mut self.ear, self.announced) else {
+            return Ok(());
+        };
         let conn = self.to.conn();
         let mut wait = wait;
         for _ in 0..MOST_AT_ONCE {
@@ -234,12 +236,18 @@ impl<C: Write> Outlet for SteeredOutlet<'_, C> {
                 self.pilot.resumes();
                 return Ok(true);
             }
-            if self.can_listen() {
-                self.listen(SLICE)?;
-            } else {
-                self.pilot.rest(SLICE);
-            }
+            self.rest(SLICE)?;
         }
+    }
+
+    fn rest(&mut self, most: Duration) -> Result<()> {
+        let most = most.min(SLICE);
+        if self.can_listen() {
+            self.listen(most)?;
+        } else {
+            self.pilot.rest(most);
+        }
+        Ok(())
     }
 
     fn room(&self) -> usize {

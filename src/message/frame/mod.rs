@@ -9,6 +9,7 @@ mod sequence;
 mod tests;
 
 use std::io::{self, IoSlice, Read, Write};
+use std::thread;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
@@ -92,6 +93,12 @@ pub(crate) trait Outlet: Write {
         Ok(true)
     }
 
+    /// Waits for bytes that may go later, at most so long.
+    fn rest(&mut self, most: Duration) -> Result<()> {
+        thread::sleep(most);
+        Ok(())
+    }
+
     /// How much content a write may have, so that an order is soon obeyed.
     fn room(&self) -> usize {
         usize::MAX
@@ -132,8 +139,9 @@ impl<W: Write + ?Sized> Write for Plain<'_, W> {
 
 /// Who decides how a stream is cut, and when bytes may go.
 pub(crate) trait Guide {
-    /// Waits until so many bytes may be written.
-    fn pace(&mut self, bytes: usize);
+    /// Lets so many bytes be written; or says how long to wait before the same is
+    /// asked again.
+    fn pace(&mut self, bytes: usize) -> Option<Duration>;
 
     /// How much the next read of the stream may give.
     fn room(&mut self) -> usize;

@@ -41,7 +41,9 @@ impl Outgoing {
                 Err(e) => return self.give_up(to, begin, sequence, e),
             };
             let read = reading.elapsed();
-            guide.pace(n);
+            if self.pace(to, begin, &mut sequence, guide, n)? {
+                begin = &[];
+            }
             to.goes();
             let writing = Instant::now();
             let end = HEADERS + n;
@@ -100,7 +102,9 @@ impl Outgoing {
             let chunk = chunk.min(to.room());
             let at_once = at_once.min(to.room() / chunk);
             let size = parts.len().min(at_once * chunk);
-            guide.pace(size);
+            if self.pace(to, &framing, &mut sequence, guide, size)? {
+                framing.clear();
+            }
             to.goes();
             // The payloads, and where the piece of `framing` ends that each follows.
             let mut payloads: Vec<(usize, &[u8])> = Vec::with_capacity(at_once);
@@ -157,7 +161,9 @@ impl Outgoing {
                 begin = &[];
             }
             let size = parts.len().min(chunk).min(to.room());
-            guide.pace(size);
+            if self.pace(to, begin, &mut sequence, guide, size)? {
+                begin = &[];
+            }
             to.goes();
             let mut end = HEADERS;
             parts.take(size, &mut |part| {
@@ -208,6 +214,26 @@ impl Outgoing {
                 }
             }
         }
+    }
+
+    /// Waits until so many bytes may go, and meanwhile does what is wanted; whether
+    /// it has written the first header by that.
+    fn pace<W: Outlet + ?Sized>(
+        &mut self,
+        to: &mut W,
+        mut begin: &[u8],
+        sequence: &mut Sequence,
+        guide: &mut dyn Guide,
+        bytes: usize,
+    ) -> Result<bool> {
+        let mut begun = false;
+        while let Some(wait) = guide.pace(bytes) {
+            to.rest(wait)?;
+            if self.obey(to, begin, sequence)? {
+                (begin, begun) = (&[], true);
+            }
+        }
+        Ok(begun)
     }
 
     fn put_command<W: Outlet + ?Sized>(

@@ -54,8 +54,8 @@ impl Outgoing {
         guide: &mut dyn Guide,
     ) -> Result<()> {
         self.settle(to)?;
-        if parts.len() as u64 <= SHORT_MAX && !to.has_orders() {
-            self.send_whole(to, parts, guide)?;
+        if parts.len() as u64 <= SHORT_MAX && pace(to, guide, parts.len())? {
+            self.send_whole(to, parts)?;
         } else if parts.len() == 0 || self.packer.is_off() {
             self.send_chunks(to, parts, strategy, guide)?;
         } else {
@@ -80,7 +80,7 @@ impl Outgoing {
         for message in messages {
             let whole = message.len() as u64 <= SHORT_MAX;
             if at > 0 && (!whole || at + SHORT + message.len() + TRAILER > BATCH) {
-                guide.pace(content);
+                pace(to, guide, content)?;
                 self.put(to, &mut [IoSlice::new(&buffer[..at])], None)?;
                 (at, content) = (0, 0);
             }
@@ -93,7 +93,7 @@ impl Outgoing {
                 self.send(to, parts, &strategy(message.len()), guide)?;
             }
         }
-        guide.pace(content);
+        pace(to, guide, content)?;
         self.put(to, &mut [IoSlice::new(&buffer[..at])], None)?;
         flush(to)
     }
@@ -166,14 +166,8 @@ impl Outgoing {
     }
 
     /// Header, payload and checksum in one buffer and one write.
-    fn send_whole<W: Outlet + ?Sized>(
-        &mut self,
-        to: &mut W,
-        parts: Parts<'_>,
-        guide: &mut dyn Guide,
-    ) -> Result<()> {
+    fn send_whole<W: Outlet + ?Sized>(&mut self, to: &mut W, parts: Parts<'_>) -> Result<()> {
         let need = SHORT + parts.len() + TRAILER;
-        guide.pace(parts.len());
         to.goes();
         if need <= ON_STACK {
             let mut frame = [0; ON_STACK];
@@ -277,6 +271,18 @@ impl Outgoing {
         self.broken = Some(e.clone());
         e
     }
+}
+
+/// Waits until so many bytes may go; `false`: there is something to tell the
+/// receiver before.
+fn pace<W: Outlet + ?Sized>(to: &mut W, guide: &mut dyn Guide, bytes: usize) -> Result<bool> {
+    while !to.has_orders() {
+        match guide.pace(bytes) {
+            Some(wait) => to.rest(wait)?,
+            None => return Ok(true),
+        }
+    }
+    Ok(false)
 }
 
 fn flush<W: Outlet + ?Sized>(to: &mut W) -> Result<()> {

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use crc32fast::Hasher;
 
-use crate::message::header::{Header, Kind, SHORT};
+use crate::message::header::{Header, Kind, SHORT, TRAILER};
 use crate::stall::Admission;
 
 /// A frame whose header has been read.
@@ -12,6 +12,26 @@ pub(crate) struct Frame {
     pub(crate) header: Header,
     /// How much of payload and trailer is here.
     pub(crate) got: usize,
+    /// What is here of the trailer.
+    pub(crate) trailer: [u8; TRAILER],
+}
+
+impl Frame {
+    pub(crate) fn new(header: Header) -> Frame {
+        Frame { header, got: 0, trailer: [0; TRAILER] }
+    }
+
+    /// So many bytes more have been read into `buffer`, which holds the frame from
+    /// its payload on; those of them that are payload.
+    pub(crate) fn takes<'b>(&mut self, n: usize, buffer: &'b [u8]) -> &'b [u8] {
+        let (payload, before) = (self.header.payload(), self.got);
+        self.got += n;
+        let end = self.got.min(payload + self.header.trailer());
+        if end > payload {
+            self.trailer[..end - payload].copy_from_slice(&buffer[payload..end]);
+        }
+        &buffer[before.min(payload)..self.got.min(payload)]
+    }
 }
 
 /// A message of which at least the first header has been read.

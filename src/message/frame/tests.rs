@@ -93,6 +93,70 @@ fn storage_that_is_lent_is_used() {
     assert_eq!((message.as_ptr(), message.len()), (storage, 50_000));
 }
 
+/// Gives all it has, and then does not want any more.
+struct GivesUp<'a>(&'a [u8]);
+
+impl Read for GivesUp<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        match Read::read(&mut self.0, out)? {
+            0 => Err(Error::new(ErrorCode::Cancelled, "no more").into()),
+            n => Ok(n),
+        }
+    }
+}
+
+/// Takes nothing.
+struct Full;
+
+impl Write for Full {
+    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::StorageFull.into())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn what_nobody_wants_any_more_is_skipped_from_any_byte_on() {
+    let content = [7; 30];
+    let mut wire = Header::new(Kind::Large, 60).encode().as_slice().to_vec();
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(&wire);
+    let frames = [(Kind::Chunk, 30), (Kind::Chunk, 30), (Kind::End, 60)];
+    for header in frames.map(|(kind, len)| Header::new(kind, len)) {
+        let frame = [header.encode().as_slice(), &content[..header.payload()]].concat();
+        crc.update(&frame);
+        wire.extend(frame);
+        wire.extend(crc.clone().finalize().to_be_bytes());
+    }
+    let end = wire.len();
+    send_message(&mut wire, b"the next").unwrap();
+    for cut in 1..end {
+        for by_writer in [false, true] {
+            let mut incoming = Incoming::default();
+            let (first, mut rest) = wire.split_at(cut);
+            if by_writer {
+                let mut first = Pieces { bytes: first, most: 100 };
+                let outcome = incoming.receive(&mut first, &mut Vec::new(), 100);
+                assert_eq!(outcome.err().unwrap().code(), ErrorCode::Timeout);
+                let e = incoming.receive_stream(&mut rest, &mut Full).err().unwrap();
+                assert_eq!(e.kind(), io::ErrorKind::StorageFull, "{cut}");
+            } else {
+                let outcome = incoming.receive(&mut GivesUp(first), &mut Vec::new(), 100);
+                assert_eq!(outcome.err().unwrap().code(), ErrorCode::Cancelled);
+            }
+            let mut next = Vec::new();
+            let outcome = incoming.receive(&mut rest, &mut next, 100);
+            // Of what had no header yet nothing is known to be unwanted.
+            let begun = by_writer || cut >= 4;
+            assert_eq!(outcome.err().map(|e| e.code()), None, "{cut} {by_writer}");
+            assert_eq!(next == b"the next", begun, "{cut} {by_writer}");
+        }
+    }
+}
+
 /// What a sender may say: messages and streams, whole and broken off.
 fn wire() -> impl Strategy<Value = Vec<u8>> {
     let content = (0usize..3_000).prop_map(|n| (0..n).map(|i| i as u8).collect::<Vec<u8>>());

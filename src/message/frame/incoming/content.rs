@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::message::compress;
 use crate::message::frame::Source;
 use crate::message::frame::progress::{Frame, Target, make_room, room_for};
-use crate::message::header::{Header, Kind};
+use crate::message::header::Header;
 use crate::resources::buffers;
 
 impl Incoming {
@@ -37,11 +37,10 @@ impl Incoming {
             match from.read_inside(size, &mut buffer[frame.got..end]) {
                 Ok(0) => return Err(self.ended()),
                 Ok(n) => {
-                    let fresh = frame.got..(frame.got + n).min(header.payload());
-                    if !header.bare && !fresh.is_empty() {
-                        message.crc.update(&buffer[fresh]);
+                    let fresh = frame.takes(n, buffer);
+                    if !frame.header.bare {
+                        message.crc.update(fresh);
                     }
-                    frame.got += n;
                 }
                 Err(e) => self.interrupted(e)?,
             }
@@ -49,29 +48,27 @@ impl Incoming {
         Ok(())
     }
 
-    /// Reads payload and trailer to nowhere; keeps the trailer.
+    /// Reads payload and trailer to nowhere.
     pub(super) fn discard_payload<R: Source + ?Sized>(&mut self, from: &mut R) -> Result<()> {
         while let (Some(frame), Some(message)) = (&mut self.frame, &mut self.message) {
             let (payload, trailer) = (frame.header.payload(), frame.header.trailer());
             if frame.got >= payload + trailer {
                 break;
             }
-            if self.scratch.len() < trailer + SKIP_STEP {
-                let kept = std::mem::replace(&mut self.scratch, buffers::take(trailer + SKIP_STEP));
-                let kept_len = kept.len().min(trailer);
-                self.scratch[..kept_len].copy_from_slice(&kept[..kept_len]);
+            if self.scratch.len() < SKIP_STEP {
+                self.scratch = buffers::take(SKIP_STEP);
             }
-            let room = if frame.got < payload {
-                trailer..trailer + (payload - frame.got).min(SKIP_STEP)
+            let buffer = if frame.got < payload {
+                &mut self.scratch[..(payload - frame.got).min(SKIP_STEP)]
             } else {
-                frame.got - payload..trailer
+                &mut frame.trailer[frame.got - payload..trailer]
             };
             let size = message.total.unwrap_or(frame.header.len);
-            match from.read_inside(size, &mut self.scratch[room.clone()]) {
+            match from.read_inside(size, buffer) {
                 Ok(0) => return Err(self.ended()),
                 Ok(n) => {
                     if frame.got < payload {
-                        message.crc.update(&self.scratch[room.start..room.start + n]);
+                        message.crc.update(&self.scratch[..n]);
                     }
                     frame.got += n;
                 }
@@ -136,7 +133,7 @@ impl Incoming {
         let Some(message) = &mut self.message else { return Ok(()) };
         let checked = message.received as usize;
         let mut gathered = std::mem::take(&mut self.payload);
-        if let Some(Frame { header, got }) = &self.frame
+        if let Some(Frame { header, got, .. }) = &self.frame
             && message.keeps(header)
         {
             self.scratch = buffers::take(room_for(header));
@@ -147,22 +144,7 @@ impl Incoming {
         let partial = std::mem::take(&mut self.scratch);
         let outcome = self.deliver(&gathered, to);
         self.scratch = partial;
-        if outcome.is_err() {
-            self.keep_trailer();
-        }
         outcome
-    }
-
-    /// Puts what has arrived of a trailer where `discard_payload` expects it.
-    fn keep_trailer(&mut self) {
-        if let Some(Frame { header, got }) = &self.frame
-            && header.kind != Kind::Abort
-        {
-            let payload = header.payload();
-            if *got > payload {
-                self.scratch.copy_within(payload..*got, 0);
-            }
-        }
     }
 }
 

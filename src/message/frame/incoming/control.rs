@@ -8,7 +8,7 @@ use crate::error::{Error, ErrorCode, Result};
 use crate::message::frame::Source;
 use crate::message::frame::progress::Target;
 use crate::message::header::{Command, Header, Kind, SHORT};
-use crate::resources::buffers::{self, Buffer};
+use crate::resources::buffers::Buffer;
 
 /// While we send, this end listens.
 impl Incoming {
@@ -160,24 +160,12 @@ impl Incoming {
 
     /// Nobody wants the message any more, at any byte of it.
     fn give_up(&mut self) {
-        let (Some(frame), Some(message)) = (&self.frame, &mut self.message) else {
-            return self.drop_content();
-        };
-        if frame.header.kind == Kind::Abort {
+        match (&self.frame, &mut self.message) {
             // Its reason is still to be read, there.
-            message.target = Target::Nowhere;
-            return;
-        }
-        let payload = frame.header.payload();
-        let direct = message.keeps(&frame.header);
-        let base = if direct { message.received as usize } else { 0 };
-        let buffer = if direct { &self.payload[base..] } else { &self.scratch[..] };
-        // What has arrived of the trailer.
-        let tail = buffer.get(payload..frame.got).unwrap_or_default().to_vec();
-        self.drop_content();
-        if !tail.is_empty() {
-            self.scratch = buffers::take(tail.len());
-            self.scratch[..tail.len()].copy_from_slice(&tail);
+            (Some(frame), Some(message)) if frame.header.kind == Kind::Abort => {
+                message.target = Target::Nowhere;
+            }
+            _ => self.drop_content(),
         }
     }
 }

@@ -239,7 +239,7 @@ impl Incoming {
         }
         message.crc.update(&self.head[..header.size()]);
         self.head_len = 0;
-        self.frame = Some(Frame { header, got: 0 });
+        self.frame = Some(Frame::new(header));
         Ok(())
     }
 
@@ -326,17 +326,17 @@ impl Incoming {
         };
         let header = frame.header;
         let (len, trailer) = (header.payload(), header.trailer());
-        let base = message.received as usize;
-        let direct = message.keeps(&header);
-        let buffer = if direct { &self.payload[base..] } else { &self.scratch[..] };
-        // What is thrown away leaves only its trailer behind.
-        let behind = &buffer[if nowhere { 0 } else { len }..];
-        if trailer > 0 && behind[..trailer] != message.crc.clone().finalize().to_be_bytes() {
+        if trailer > 0 && frame.trailer != message.crc.clone().finalize().to_be_bytes() {
             return Err(mismatch(message.received));
         }
-        let extra = frame.got - len - trailer;
-        self.head[..extra].copy_from_slice(&behind[trailer..trailer + extra]);
-        self.head_len = extra;
+        let base = message.received as usize;
+        let direct = message.keeps(&header);
+        let ahead = len + trailer..frame.got;
+        self.head_len = ahead.len();
+        if !ahead.is_empty() {
+            let buffer = if direct { &self.payload[base..] } else { &self.scratch[..] };
+            self.head[..ahead.len()].copy_from_slice(&buffer[ahead]);
+        }
         if direct {
             self.payload.truncate(base + len);
         }

@@ -174,7 +174,13 @@ impl fmt::Debug for Events {
 pub(crate) struct Feed {
     /// Somebody listens: so that nothing is made for nobody.
     wanted: AtomicBool,
-    listeners: Mutex<Vec<(SyncSender<Event>, Arc<AtomicU64>)>>,
+    listeners: Mutex<Listeners>,
+}
+
+#[derive(Default)]
+struct Listeners {
+    all: Vec<(SyncSender<Event>, Arc<AtomicU64>)>,
+    ended: bool,
 }
 
 impl Feed {
@@ -182,8 +188,10 @@ impl Feed {
         let (sender, queue) = sync_channel(MOST_WAITING);
         let missed = Arc::<AtomicU64>::default();
         let mut listeners = self.listeners.lock();
-        listeners.push((sender, missed.clone()));
-        self.wanted.store(true, Relaxed);
+        if !listeners.ended {
+            listeners.all.push((sender, missed.clone()));
+            self.wanted.store(true, Relaxed);
+        }
         Events { queue, missed }
     }
 
@@ -194,7 +202,7 @@ impl Feed {
         }
         let event = event();
         let mut listeners = self.listeners.lock();
-        listeners.retain(|(sender, missed)| {
+        listeners.all.retain(|(sender, missed)| {
             use std::sync::mpsc::TrySendError::{Disconnected, Full};
             match sender.try_send(event.clone()) {
                 Ok(()) => true,
@@ -205,12 +213,13 @@ impl Feed {
                 Err(Disconnected(_)) => false,
             }
         });
-        self.wanted.store(!listeners.is_empty(), Relaxed);
+        self.wanted.store(!listeners.all.is_empty(), Relaxed);
     }
 
     /// There will be no more.
     pub(crate) fn end(&self) {
-        self.listeners.lock().clear();
+        let mut listeners = self.listeners.lock();
+        *listeners = Listeners { ended: true, ..Listeners::default() };
         self.wanted.store(false, Relaxed);
     }
 }
@@ -238,6 +247,7 @@ mod tests {
         assert_eq!(slow.by_ref().count(), MOST_WAITING);
         assert!(slow.try_next().is_none());
         drop(slow);
+        assert_eq!(feed.subscribe().count(), 0);
         feed.tell(|| unreachable!("nobody listens any more"));
     }
 }

@@ -9,6 +9,7 @@ use common::{
 use pointsub::{Conn, Host, Listener, Multiaddr, PeerId};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::Barrier;
 use std::thread;
 
 #[test]
@@ -264,4 +265,29 @@ fn several_reactors_share_the_connections() {
     for count in [0, 257] {
         assert_kind(Host::builder().reactors(count).build(), &[ErrorKind::InvalidInput]);
     }
+}
+
+#[test]
+fn hosts_built_at_once_share_the_key_of_their_file() {
+    within(60, || {
+        let dir = std::env::temp_dir().join(format!("pointsub-keys-{}", std::process::id()));
+        for _ in 0..30 {
+            std::fs::create_dir_all(&dir).expect("a directory");
+            let file = dir.join("key");
+            let at_once = Barrier::new(3);
+            let ids = thread::scope(|scope| {
+                let built = [(); 3].map(|()| {
+                    scope.spawn(|| {
+                        at_once.wait();
+                        Host::builder().keypair_file(&file).build().expect("a host").peer_id()
+                    })
+                });
+                built.map(|host| host.join().expect("no panic"))
+            });
+            assert_eq!(ids, [ids[0]; 3]);
+            let left = std::fs::read_dir(&dir).expect("the directory").count();
+            assert_eq!(left, 1, "nothing but the key stays");
+            std::fs::remove_dir_all(&dir).expect("removed");
+        }
+    });
 }

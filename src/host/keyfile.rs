@@ -33,9 +33,10 @@ fn create(path: &Path) -> Result<Keypair> {
         .to_protobuf_encoding()
         .map_err(|e| Error::with_source(ErrorCode::Io, "a fresh key cannot be encoded", e))?;
     // Written beside and linked into place: who reads it meanwhile finds it whole,
-    // and of two that make it at once one wins and both use its key.
+    // and of two that make it at once one wins and both use its key. Its name until then
+    // is its own, like the key: what others left behind is not in the way.
     let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(format!(".{}.new", std::process::id()));
+    name.push(format!(".{}.new", keypair.public().to_peer_id()));
     let fresh = path.with_file_name(name);
     let written = write_private(&fresh, &bytes).and_then(|()| std::fs::hard_link(&fresh, path));
     let _ = std::fs::remove_file(&fresh);

@@ -15,7 +15,9 @@ use common::{
     payload,
 };
 use common::{Ways, Wired, socket_address, within};
-use pointsub::{Conn, Event, Host, HostBuilder, Keypair, Limit, Listener, Pressure, Priority};
+use pointsub::{
+    Conn, ErrorCode, Event, Host, HostBuilder, Keypair, Limit, Listener, Pressure, Priority,
+};
 
 #[test]
 fn connections_beyond_the_limit_are_accepted_and_closed() {
@@ -321,5 +323,29 @@ fn an_impatient_writer_floods_nobody() {
         assert_eq!(all.len(), written);
         assert_eq!(wired.pair.server.stats().rejections(Limit::EmptyFrames), 0);
         assert_eq!(near.stats().losses, 0);
+    });
+}
+
+#[test]
+fn a_connection_beyond_its_memory_is_told_apart_from_a_host_beyond_its_own() {
+    within(60, || {
+        let server = builder().memory_per_connection(1 << 20).build().expect("a host");
+        let pair = Pair::of(server, dialling());
+        let events = pair.server.subscribe();
+        // Windows' worth that nobody reads.
+        let stopped: Vec<_> = (0..6).map(|_| pair.connect()).collect();
+        thread::scope(|scope| {
+            for (near, _) in &stopped {
+                scope.spawn(move || {
+                    let _ = (&*near).write_all(&[7; 256 << 10]);
+                });
+            }
+            let own = Limit::ReceiveMemoryPerConnection;
+            eventually("a reset", 30, || pair.server.stats().rejections(own) > 0);
+            assert_eq!(pair.server.stats().rejections(Limit::ReceiveMemory), 0);
+            let told = |e: &Event| matches!(e, Event::LimitReached { limit } if *limit == own);
+            assert!(std::iter::from_fn(|| events.try_next()).any(|event| told(&event)));
+            pair.server.disconnect(&pair.client.peer_id());
+        });
     });
 }

@@ -45,14 +45,15 @@ impl Steward {
         for link in links.iter().filter(|link| link.budget().is_over()) {
             busy = true;
             let held = unread(std::slice::from_ref(link), now);
-            self.reset_while(held, || link.budget().is_over(), core);
+            let own = Limit::ReceiveMemoryPerConnection;
+            self.reset_while(held, || link.budget().is_over(), own, core);
         }
         if level == Pressure::Emergency {
             let target = memory.limit() / 100 * 90;
             core.sessions.relieve(|| memory.used() < target);
             let mut holders = unread(&links, now);
             holders.extend(unconfirmed(core, now));
-            self.reset_while(holders, || memory.used() >= target, core);
+            self.reset_while(holders, || memory.used() >= target, Limit::ReceiveMemory, core);
         }
         let again = if busy || is_large { now.checked_add(A_WHILE) } else { None };
         [log, again].into_iter().flatten().min()
@@ -70,14 +71,21 @@ impl Steward {
         log::trace!(level:? = level, used = memory.used(); "memory looked after");
     }
 
-    /// Resets those that have stalled and hold most, those of low priority first.
-    fn reset_while(&self, mut holders: Vec<Holder>, still: impl Fn() -> bool, core: &Core) {
+    /// Resets those that have stalled and hold most, those of low priority first, while
+    /// there is more than this limit allows.
+    fn reset_while(
+        &self,
+        mut holders: Vec<Holder>,
+        still: impl Fn() -> bool,
+        limit: Limit,
+        core: &Core,
+    ) {
         holders.sort_by_key(|h| (h.priority, std::cmp::Reverse(h.held)));
         for holder in holders {
             if !still() {
                 return;
             }
-            core.resources.reject(Limit::ReceiveMemory);
+            core.resources.reject(limit);
             holder.reset();
         }
     }

@@ -47,7 +47,7 @@ impl Backlog {
 
     /// Queues an arrival; `false`: there is no room, or nobody will accept it.
     pub(crate) fn push(&self, arrival: Channel, resources: &Resources) -> bool {
-        let peer = arrival.peer();
+        let (peer, link) = (arrival.peer(), Arc::downgrade(&arrival.parts().0));
         let mut queue = self.queue.lock();
         let of_peer = queue.per_peer.get(&peer).copied().unwrap_or(0);
         let fits = !queue.closed
@@ -59,7 +59,7 @@ impl Backlog {
             return false;
         }
         queue.per_peer.insert(peer, of_peer + 1);
-        queue.last = Arc::downgrade(&arrival.parts().0);
+        queue.last = link;
         queue.waiting.push_back(arrival);
         let next = queue.waiters.take_one();
         drop(queue);
@@ -79,6 +79,7 @@ impl Backlog {
                 }
                 if let Some(arrival) = queue.waiting.pop_front() {
                     queue.forget_one(&arrival.peer());
+                    drop(queue);
                     arrival.accept();
                     self.accepted.fetch_add(1, Relaxed);
                     return Ok(Some(arrival));

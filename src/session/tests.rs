@@ -147,3 +147,24 @@ fn complete_sessions_go_first_where_too_many_are_lost() {
     numbers.into_iter().for_each(|number| sessions.strike_off(number));
     assert_eq!(sessions.waiting(), 0);
 }
+
+/// A busy conn holds up nobody else who comes in or accepts.
+#[test]
+fn an_accept_queue_is_free_while_a_conn_in_it_is_busy() {
+    let server = Host::builder().listen_on("127.0.0.1:0").build().unwrap();
+    let listener = Listener::bind(&server, "/x").unwrap();
+    let client = Host::new().unwrap();
+    let _near = Conn::connect(&client, &server.dial_addrs()[0], "/x").unwrap();
+    let session = server.handle.core.sessions.live(None).remove(0);
+    let busy = session.state.lock();
+    let (accepting, looking) = (listener.try_clone().unwrap(), listener);
+    let accepted = std::thread::spawn(move || accepting.accept());
+    let (tell, taken) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        eventually("it is taken", || looking.stats().waiting == 0);
+        tell.send(()).unwrap();
+    });
+    taken.recv_timeout(Duration::from_secs(20)).expect("the queue is free");
+    drop(busy);
+    accepted.join().unwrap().unwrap();
+}

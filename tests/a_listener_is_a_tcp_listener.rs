@@ -174,6 +174,37 @@ fn serve_runs_a_thread_per_conn_at_most_max_at_once_and_waits_for_them() {
 }
 
 #[test]
+fn the_log_names_every_conn_that_is_accepted_however_it_is() {
+    struct Accepted(AtomicUsize);
+    impl log::Log for Accepted {
+        fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+            true
+        }
+        fn log(&self, record: &log::Record<'_>) {
+            let named = record.key_values().get("protocol".into());
+            if named.is_some_and(|name| name.to_string() == "/logged/1.0.0") {
+                let accepted = record.args().to_string() == "stream accepted";
+                self.0.fetch_add(accepted.into(), Ordering::SeqCst);
+            }
+        }
+        fn flush(&self) {}
+    }
+    static ACCEPTED: Accepted = Accepted(AtomicUsize::new(0));
+    within(30, || {
+        log::set_logger(&ACCEPTED).expect("the only logger");
+        log::set_max_level(log::LevelFilter::Debug);
+        let pair = Pair::new();
+        let listener = Listener::bind(&pair.server, "/logged/1.0.0").expect("bind");
+        let connect = || Conn::connect(&pair.client, address(&pair.server), "/logged/1.0.0");
+        let _accepted = (connect().expect("connect"), listener.accept().expect("accept"));
+        let _incoming = (connect().expect("connect"), listener.incoming().next());
+        let _served = connect().expect("connect");
+        listener.serve(1, |_, _| listener.close()).expect("served");
+        assert_eq!(ACCEPTED.0.load(Ordering::SeqCst), 3);
+    });
+}
+
+#[test]
 fn several_threads_accept_from_one_listener() {
     within(60, || {
         let pair = Pair::new();

@@ -13,7 +13,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::{Conn, ListenerStats};
 use crate::driver::Patience;
-use crate::error::{Error, ErrorCode};
+use crate::error::{Error, ErrorCode, Result};
 use crate::host::backlog::Backlog;
 use crate::host::{Handle, Host};
 
@@ -85,22 +85,11 @@ impl Listener {
     /// `NotConnected`: the listener was closed, or the host shut down. `WouldBlock`: it
     /// does not block and no conn waits.
     pub fn accept(&self) -> io::Result<(Conn, PeerId)> {
-        let shared = &*self.shared;
-        let patience = match shared.nonblocking.load(Relaxed) {
+        let patience = match self.shared.nonblocking.load(Relaxed) {
             true => Patience::None,
             false => Patience::Forever,
         };
-        match shared.backlog.pop(patience)? {
-            Some(channel) => {
-                let peer = channel.peer();
-                let protocol = shared.backlog.protocol.clone();
-                let (link, stream) = channel.parts();
-                log::debug!(link = link.id, peer:% = peer, stream = stream.id,
-                    protocol = &*protocol; "stream accepted");
-                Ok((Conn::new(shared.host.clone(), channel, protocol), peer))
-            }
-            None => Err(io::ErrorKind::WouldBlock.into()),
-        }
+        self.take(patience)?.ok_or_else(|| io::ErrorKind::WouldBlock.into())
     }
 
     /// The conns that come in, one after the other, until the listener is closed.
@@ -182,11 +171,13 @@ impl Listener {
         F: Fn(Conn, PeerId) + Sync,
     {
         let places = Places { free: Mutex::new(max.max(1)), freed: Condvar::new() };
-        let blocking = self.accepting();
         std::thread::scope(|scope| {
             loop {
                 let place = places.take();
-                let Some((conn, peer)) = blocking()? else { return Ok(()) };
+                let (conn, peer) = match self.take(Patience::Forever) {
+                    Err(e) if e.code() == ErrorCode::NotConnected => return Ok(()),
+                    taken => taken?.expect("patience without an end outlasts the wait"),
+                };
                 let handler = &handler;
                 let name = format!("pointsub{}", self.protocol());
                 let builder = std::thread::Builder::new().name(name.replace('\0', ""));
@@ -199,18 +190,15 @@ impl Listener {
         })
     }
 
-    /// Accepts, blocking; `None` once the listener is closed.
-    fn accepting(&self) -> impl Fn() -> io::Result<Option<(Conn, PeerId)>> + '_ {
-        move || {
-            let shared = &*self.shared;
-            match shared.backlog.pop(Patience::Forever) {
-                Ok(Some(channel)) => {
-                    let (peer, protocol) = (channel.peer(), shared.backlog.protocol.clone());
-                    Ok(Some((Conn::new(shared.host.clone(), channel, protocol), peer)))
-                }
-                Ok(None) | Err(_) => Ok(None),
-            }
-        }
+    /// The next conn, and whose it is; `None`: none came within `patience`.
+    fn take(&self, patience: Patience) -> Result<Option<(Conn, PeerId)>> {
+        let Shared { backlog, host, .. } = &*self.shared;
+        let Some(channel) = backlog.pop(patience)? else { return Ok(None) };
+        let (peer, protocol) = (channel.peer(), backlog.protocol.clone());
+        let (link, stream) = channel.parts();
+        log::debug!(link = link.id, peer:% = peer, stream = stream.id,
+            protocol = &*protocol; "stream accepted");
+        Ok(Some((Conn::new(host.clone(), channel, protocol), peer)))
     }
 
     fn next(&self) -> Option<io::Result<Conn>> {

@@ -17,6 +17,7 @@ use pointsub::message::StallLimit;
 use pointsub::{Conn, ErrorCode, Event, Host, HostBuilder, Keypair, Limit, Listener};
 
 const MIB: u64 = 1 << 20;
+const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 const MILLIS: fn(u64) -> Duration = Duration::from_millis;
 
 /// A limit, its default, and its setter with the value that it sets.
@@ -67,7 +68,7 @@ fn every_limit_has_the_documented_default_and_a_setter() {
 
 #[test]
 fn values_out_of_their_range_are_refused() {
-    let bad: [fn(HostBuilder) -> HostBuilder; 8] = [
+    let bad: [fn(HostBuilder) -> HostBuilder; 15] = [
         |b| b.max_unacknowledged(0),
         |b| b.max_waiting(0),
         |b| b.max_window((256 << 10) - 1),
@@ -76,10 +77,20 @@ fn values_out_of_their_range_are_refused() {
         |b| b.keepalive_timeout(MILLIS(1)),
         |b| b.penalty(Duration::ZERO, MILLIS(1)),
         |b| b.penalty(MILLIS(2), MILLIS(1)),
+        |b| b.idle_timeout(YEAR + MILLIS(1)),
+        |b| b.keepalive(YEAR + MILLIS(1)),
+        |b| b.keepalive_timeout(YEAR + MILLIS(1)),
+        |b| b.dial_timeout(YEAR + MILLIS(1)),
+        |b| b.handshake_timeout(YEAR + MILLIS(1)),
+        |b| b.negotiation_timeout(YEAR + MILLIS(1)),
+        |b| b.linger(YEAR + MILLIS(1)),
     ];
     for set in bad {
         assert_kind(set(Host::builder()).build(), &[ErrorKind::InvalidInput]);
     }
+    let times = Host::builder().idle_timeout(YEAR).keepalive(YEAR).keepalive_timeout(YEAR);
+    let times = times.dial_timeout(YEAR).handshake_timeout(YEAR).negotiation_timeout(YEAR);
+    times.linger(YEAR).build().expect("a year is in range");
 }
 
 #[test]

@@ -122,7 +122,8 @@ impl HostBuilder {
         self
     }
 
-    /// A connection without streams is closed after this. Default 60 s; zero: never.
+    /// A connection without streams is closed after this. Default 60 s; zero:
+    /// never; at most 365 days.
     pub fn idle_timeout(mut self, time: Duration) -> HostBuilder {
         self.idle = time;
         self
@@ -130,41 +131,42 @@ impl HostBuilder {
 
     /// A peer that was silent for so long is pinged, and lost if it says nothing for
     /// [`keepalive_timeout`](HostBuilder::keepalive_timeout) after that. Default 15 s;
-    /// at least 10 ms.
+    /// from 10 ms to 365 days.
     pub fn keepalive(mut self, time: Duration) -> HostBuilder {
         self.keepalive = time;
         self
     }
 
     /// A peer that says nothing, and takes nothing, for so long after a ping is lost.
-    /// Default 10 s; at least 10 ms.
+    /// Default 10 s; from 10 ms to 365 days.
     pub fn keepalive_timeout(mut self, time: Duration) -> HostBuilder {
         self.silence = time;
         self
     }
 
     /// How long a dial may take, all addresses and the handshake together.
-    /// Default 10 s; at least 1 ms.
+    /// Default 10 s; from 1 ms to 365 days.
     pub fn dial_timeout(mut self, time: Duration) -> HostBuilder {
         self.dial = time;
         self
     }
 
-    /// How long an inbound handshake may take. Default 10 s; at least 1 ms.
+    /// How long an inbound handshake may take. Default 10 s; from 1 ms to 365
+    /// days.
     pub fn handshake_timeout(mut self, time: Duration) -> HostBuilder {
         self.handshake = time;
         self
     }
 
-    /// How long a stream has to agree on its protocol, both ways. Default 10 s; at
-    /// least 1 ms.
+    /// How long a stream has to agree on its protocol, both ways. Default 10 s; from
+    /// 1 ms to 365 days.
     pub fn negotiation_timeout(mut self, time: Duration) -> HostBuilder {
         self.negotiation = time;
         self
     }
 
     /// How long the end of the host, or a disconnect, may block until all that was
-    /// written is delivered. Default 5 s; zero: no wait.
+    /// written is delivered. Default 5 s; zero: no wait; at most 365 days.
     pub fn linger(mut self, time: Duration) -> HostBuilder {
         self.linger = time;
         self

@@ -272,3 +272,27 @@ fn a_reset_under_many_conns() {
         }
     });
 }
+
+/// Sixteen are kept of a peer, and the one in use is among them.
+#[test]
+fn a_loss_however_many_addresses_are_known() {
+    within(60, || {
+        for later in [false, true] {
+            let wired = Wired::new();
+            let know = || {
+                for port in 1..=16 {
+                    let dead = format!("/ip4/127.0.0.1/tcp/{port}").parse().expect("an address");
+                    wired.pair.client.add_address(wired.pair.server.peer_id(), dead);
+                }
+            };
+            if !later {
+                know();
+            }
+            let (near, far) = wired.connect();
+            if later {
+                know();
+            }
+            survives_on(&near, &far, MIB, 3, || cut(&wired, Cut::Reset));
+        }
+    });
+}

@@ -21,6 +21,7 @@ use super::backlog::Backlog;
 use super::dial::Dial;
 use super::gate::Gate;
 use super::lines;
+use super::peers::Peers;
 use super::services;
 use super::steward::Steward;
 use crate::driver::{
@@ -48,7 +49,7 @@ pub(crate) struct Core {
     steward: Steward,
     listening: Vec<SocketAddr>,
     gate: Gate,
-    peers: Mutex<HashMap<PeerId, Peer>>,
+    peers: Mutex<Peers>,
     /// What each link counts against, by its number.
     passes: Mutex<HashMap<u64, Pass>>,
     protocols: Mutex<HashMap<Arc<str>, Arc<Backlog>>>,
@@ -88,14 +89,6 @@ pub(crate) struct HostCounters {
     pub(crate) links_lost: AtomicU64,
 }
 
-/// What is known of a peer.
-#[derive(Default)]
-struct Peer {
-    links: Vec<Arc<Link>>,
-    addrs: Vec<Multiaddr>,
-    dial: Option<Arc<Dial>>,
-}
-
 impl Core {
     pub(crate) fn new(
         identity: Arc<Identity>,
@@ -111,6 +104,7 @@ impl Core {
                 reactor.chore_soon();
             }
         });
+        let peers = Peers::new(resources.meters.most(Limit::Connections));
         let core = Arc::new_cyclic(|me: &Weak<Core>| Core {
             sessions: Sessions::new(
                 limits.session.clone(),
@@ -126,7 +120,7 @@ impl Core {
             steward: Steward::default(),
             listening,
             gate,
-            peers: Mutex::default(),
+            peers: Mutex::new(peers),
             passes: Mutex::default(),
             protocols: Mutex::default(),
             reactors,
@@ -178,14 +172,7 @@ impl Core {
     // Peers.
 
     pub(crate) fn add_address(&self, peer: PeerId, addr: Multiaddr) {
-        let mut peers = self.peers.lock();
-        let known = &mut peers.entry(peer).or_default().addrs;
-        if !known.contains(&addr) {
-            if known.len() == MOST_ADDRESSES {
-                known.remove(0);
-            }
-            known.push(addr);
-        }
+        self.peers.lock().wake(peer).tell(addr);
     }
 
     pub(crate) fn connected_peers(&self) -> Vec<PeerId> {
@@ -196,7 +183,7 @@ impl Core {
 
     /// Every link there is.
     pub(crate) fn links(&self) -> Vec<Arc<Link>> {
-        self.peers.lock().values().flat_map(|p| p.links.iter().cloned()).collect()
+        self.peers.lock().iter().flat_map(|(_, p)| p.links.iter().cloned()).collect()
     }
 
     pub(crate) fn links_to(&self, peer: &PeerId) -> Vec<Arc<Link>> {
@@ -232,7 +219,7 @@ impl Core {
                 let mut peers = self.peers.lock();
                 // Under this lock: `shut_down` cancels the dials that it finds here.
                 self.check_reachable()?;
-                let entry = peers.entry(peer).or_default();
+                let entry = peers.wake(peer);
                 if let Some(link) = entry.best() {
                     return Ok(link);
                 }
@@ -242,10 +229,10 @@ impl Core {
                         (dial.clone(), false)
                     }
                     None => {
-                        let places = places(given, &entry.addrs, &peer);
-                        let places = places.inspect_err(|_| forget_if_empty(&mut peers, &peer))?;
+                        let places = entry.places(&peer, given);
+                        let places = places.inspect_err(|_| peers.settle(&peer, |_| ()))?;
                         let dial = Arc::new(Dial::new(places));
-                        peers.entry(peer).or_default().dial = Some(dial.clone());
+                        peers.wake(peer).dial = Some(dial.clone());
                         (dial, true)
                     }
                 }
@@ -298,11 +285,7 @@ impl Core {
                 Err(_) => &core.counters.dials_failed,
             };
             counter.fetch_add(1, Relaxed);
-            let mut peers = core.peers.lock();
-            if let Some(entry) = peers.get_mut(&peer) {
-                entry.dial = None;
-            }
-            forget_if_empty(&mut peers, &peer);
+            core.peers.lock().settle(&peer, |entry| entry.dial = None);
             result
         })
     }
@@ -325,10 +308,7 @@ impl Core {
             let fits = link.dialled || self.resources.judge(Limit::ConnectionsPerPeer, older.len());
             if fits {
                 self.passes.lock().insert(id, pass);
-                let entry = peers.entry(link.peer).or_default();
-                entry.links.push(link.clone());
-                entry.prefer_one(&self.peer_id());
-                entry.note_address(&link);
+                peers.wake(link.peer).list(&link, &self.peer_id());
             }
             (older, fits)
         };
@@ -428,7 +408,7 @@ impl Core {
         drop(door);
         let dials: Vec<_> = {
             let peers = self.peers.lock();
-            peers.values().filter_map(|p| p.dial.clone()).collect()
+            peers.iter().flat_map(|(_, p)| p.dial.clone()).collect()
         };
         dials.iter().for_each(|dial| dial.cancel(shut_down()));
         self.close_links(&self.links(), &shut_down(), deadline);
@@ -437,33 +417,6 @@ impl Core {
         self.resources.feed.end();
         *self.ended.lock() = true;
         self.ending.notify_all();
-    }
-}
-
-impl Peer {
-    /// The link for new streams.
-    fn best(&self) -> Option<Arc<Link>> {
-        self.links.iter().find(|link| link.is_open()).cloned()
-    }
-
-    /// It can be dialled where it was reached.
-    fn note_address(&mut self, link: &Link) {
-        let addr = addrs::to_multiaddr(link.remote);
-        if link.dialled && !self.addrs.contains(&addr) && self.addrs.len() < MOST_ADDRESSES {
-            self.addrs.push(addr);
-        }
-    }
-
-    /// When both sides dialled at once, both keep the link that the smaller peer
-    /// id dialled; the other one ends when it is not used any more.
-    fn prefer_one(&mut self, own: &PeerId) {
-        let open = |l: &&Arc<Link>| l.is_open();
-        let both = self.links.iter().filter(open).any(|l| l.dialled)
-            && self.links.iter().filter(open).any(|l| !l.dialled);
-        if both {
-            self.links.sort_by_key(|l| l.dialled != (*own < l.peer));
-            self.links.iter().filter(open).skip(1).for_each(|l| l.supersede());
-        }
     }
 }
 
@@ -511,11 +464,9 @@ impl Owner for Core {
         drop(self.passes.lock().remove(&link.id));
         let (connection, peer) = (link.id, link.peer);
         self.resources.feed.tell(|| Event::ConnectionClosed { connection, peer, why: why.clone() });
-        let mut peers = self.peers.lock();
-        if let Some(entry) = peers.get_mut(&link.peer) {
-            entry.links.retain(|l| !Arc::ptr_eq(l, link));
-        }
-        forget_if_empty(&mut peers, &link.peer);
+        self.peers.lock().settle(&link.peer, |entry| {
+            entry.links.retain(|other| !Arc::ptr_eq(other, link));
+        });
     }
 
     fn limits(&self) -> &LinkLimits {
@@ -589,34 +540,6 @@ impl Reception for Core {
     }
 }
 
-/// The addresses given with the call first, then those that are known.
-fn places(given: &[Multiaddr], known: &[Multiaddr], peer: &PeerId) -> Result<Vec<Place>> {
-    let mut places = Vec::new();
-    let mut fault = None;
-    for addr in given.iter().chain(known) {
-        match addrs::to_place(addr) {
-            Ok(place) if places.contains(&place) => {}
-            Ok(place) => places.push(place),
-            Err(e) => fault = Some(e),
-        }
-    }
-    match fault {
-        _ if !places.is_empty() => Ok(places),
-        Some(fault) => Err(fault),
-        None => Err(Error::new(
-            ErrorCode::UnknownAddress,
-            format!("no address of {peer} is known: dial one, or give one to `Host::add_address`"),
-        )),
-    }
-}
-
-fn forget_if_empty(peers: &mut HashMap<PeerId, Peer>, peer: &PeerId) {
-    let empty = |p: &Peer| p.links.is_empty() && p.addrs.is_empty() && p.dial.is_none();
-    if peers.get(peer).is_some_and(empty) {
-        peers.remove(peer);
-    }
-}
-
 fn too_many_connections() -> Error {
     Error::new(ErrorCode::TooManyConnections, "there are too many connections")
 }
@@ -624,6 +547,3 @@ fn too_many_connections() -> Error {
 pub(crate) fn shut_down() -> Error {
     Error::new(ErrorCode::NotConnected, "the host has been shut down")
 }
-
-/// Addresses kept of one peer.
-const MOST_ADDRESSES: usize = 16;

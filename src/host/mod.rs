@@ -10,6 +10,7 @@ mod gate;
 mod keyfile;
 mod limits;
 mod lines;
+mod peers;
 mod services;
 mod stats;
 mod steward;
@@ -127,8 +128,13 @@ impl Host {
     /// Says where `peer` may be dialled, for connects that name only its id.
     ///
     /// The address may end in `/p2p/…`. Whether it can be used shows when it is
-    /// dialled. The newest 16 of a peer are kept, and those that were dialled with
-    /// success are among them.
+    /// dialled. The newest 16 of a peer are kept, and those that it is connected to at
+    /// are among them.
+    ///
+    /// Where a peer was dialled with success is known without this. Of those that are
+    /// not connected any more, and that nobody has named here, the 4,096 that were used
+    /// last are remembered; more if
+    /// [`max_connections`](HostBuilder::max_connections) is more.
     pub fn add_address(&self, peer: PeerId, addr: Multiaddr) {
         self.core().add_address(peer, addr);
     }

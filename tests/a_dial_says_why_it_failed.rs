@@ -3,10 +3,12 @@
 
 mod common;
 
-use common::{PROTOCOL, Pair, assert_kind, code, dialling, listening, loopback, within};
+use common::within;
+use common::{PROTOCOL, Pair, Proxy, Ways, assert_kind, code, dialling, listening, loopback};
 use pointsub::{Conn, ErrorCode, Host, Keypair, Listener, Multiaddr, PeerId};
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpListener;
+use std::thread;
 use std::time::{Duration, Instant};
 
 #[test]
@@ -174,4 +176,64 @@ fn a_failed_dial_leaves_the_host_as_it_was() {
         let (mut near, mut far) = pair.connect();
         common::assert_carries(&mut near, &mut far, b"all is well");
     });
+}
+
+#[test]
+fn a_good_address_is_dialled_beside_the_bad_one_that_another_waits_for() {
+    within(60, || {
+        let pair = Pair::new();
+        let silent = Silent::new();
+        thread::scope(|scope| {
+            let bad = silent.address_of(&pair.server);
+            let other = scope.spawn(|| Conn::connect(&pair.client, bad, PROTOCOL).map(drop));
+            silent.await_dial();
+            let limit = Duration::from_secs(5);
+            let good = common::address(&pair.server);
+            Conn::connect_timeout(&pair.client, good, PROTOCOL, limit).expect("connect");
+            other.join().expect("no panic").expect("the peer is there now");
+        });
+    });
+}
+
+#[test]
+fn who_comes_later_has_all_of_its_time() {
+    within(60, || {
+        let limit = Duration::from_secs(2);
+        let client = Host::builder().dial_timeout(limit).build().expect("a host");
+        let pair = Pair::of(listening(), client);
+        let (silent, slow) = (Silent::new(), Proxy::to(&pair.server));
+        slow.stall(Ways::Both);
+        thread::scope(|scope| {
+            let bad = silent.address_of(&pair.server);
+            let first = scope.spawn(|| Conn::connect(&pair.client, bad, PROTOCOL).map(drop));
+            silent.await_dial();
+            // It is time itself that the first one has less of.
+            thread::sleep(limit / 2);
+            let good = slow.address(&pair.server);
+            let later = scope.spawn(|| Conn::connect(&pair.client, good, PROTOCOL).map(drop));
+            assert_kind(first.join().expect("no panic"), &[ErrorKind::TimedOut]);
+            slow.flow();
+            later.join().expect("no panic").expect("half of its time was left");
+        });
+    });
+}
+
+/// It takes connections and says nothing.
+struct Silent(TcpListener);
+
+impl Silent {
+    fn new() -> Silent {
+        Silent(TcpListener::bind("127.0.0.1:0").expect("bind"))
+    }
+
+    /// Where a host might be, and is not.
+    fn address_of(&self, host: &Host) -> String {
+        let port = self.0.local_addr().expect("an address").port();
+        format!("/ip4/127.0.0.1/tcp/{port}/p2p/{}", host.peer_id())
+    }
+
+    /// Somebody dials it. The connection stays.
+    fn await_dial(&self) {
+        std::mem::forget(self.0.accept().expect("accept"));
+    }
 }

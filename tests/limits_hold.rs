@@ -5,14 +5,14 @@ mod attacker;
 mod common;
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::Shutdown;
+use std::net::{Shutdown, TcpListener};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use attacker::{RST, Raw, SYN, connect, header, is_closed, opening, raw};
 use common::{
-    PROTOCOL, Pair, address, assert_carries, assert_kind, builder, dialling, eventually, levels,
-    payload,
+    PROTOCOL, Pair, address, assert_carries, assert_kind, builder, code, dialling, eventually,
+    levels, listening, payload,
 };
 use common::{Ways, Wired, socket_address, within};
 use pointsub::{
@@ -323,6 +323,24 @@ fn an_impatient_writer_floods_nobody() {
         assert_eq!(all.len(), written);
         assert_eq!(wired.pair.server.stats().rejections(Limit::EmptyFrames), 0);
         assert_eq!(near.stats().losses, 0);
+    });
+}
+
+#[test]
+fn beyond_the_limit_of_connections_nothing_is_dialled() {
+    within(60, || {
+        let pair =
+            Pair::of(listening(), Host::builder().max_connections(1).build().expect("a host"));
+        let _held = pair.connect();
+        let other = TcpListener::bind("127.0.0.1:0").expect("bind");
+        let port = other.local_addr().expect("an address").port();
+        let target = format!("/ip4/127.0.0.1/tcp/{port}/p2p/{}", dialling().peer_id());
+        let limit = Duration::from_secs(2);
+        let refused = Conn::connect_timeout(&pair.client, &*target, PROTOCOL, limit);
+        assert_eq!(code(&refused.expect_err("a second one")), ErrorCode::TooManyConnections);
+        other.set_nonblocking(true).expect("set");
+        assert_eq!(other.accept().expect_err("a connection").kind(), ErrorKind::WouldBlock);
+        assert_eq!(pair.client.stats().rejections(Limit::Connections), 1);
     });
 }
 

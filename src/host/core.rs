@@ -21,11 +21,11 @@ use super::backlog::Backlog;
 use super::dial::Dial;
 use super::gate::Gate;
 use super::lines;
-use super::peers::Peers;
+use super::peers::{Peer, Peers};
 use super::services;
 use super::steward::Steward;
 use crate::driver::{
-    Door, Greeted, Link, LinkLimits, Offer, Outcome, Owner, Pass, Place, Race, Reactors, Reception,
+    Door, Greeted, Link, LinkLimits, Offer, Outcome, Owner, Pass, Race, Reactors, Reception,
     Secured, Stream,
 };
 use crate::error::{Error, ErrorCode, Result};
@@ -213,9 +213,8 @@ impl Core {
                 "a host does not dial its own peer id",
             ));
         }
-        let mut tried: Vec<Place> = Vec::new();
         loop {
-            let (dial, mine) = {
+            let (dial, pass) = {
                 let mut peers = self.peers.lock();
                 // Under this lock: `shut_down` cancels the dials that it finds here.
                 self.check_reachable()?;
@@ -223,71 +222,85 @@ impl Core {
                 if let Some(link) = entry.best() {
                     return Ok(link);
                 }
-                match &entry.dial {
-                    Some(dial) => {
-                        dial.join();
-                        (dial.clone(), false)
-                    }
-                    None => {
-                        let places = entry.places(&peer, given);
-                        let places = places.inspect_err(|_| peers.settle(&peer, |_| ()))?;
-                        let dial = Arc::new(Dial::new(places));
-                        peers.wake(peer).dial = Some(dial.clone());
-                        (dial, true)
-                    }
-                }
+                let dial = self.dial_for(entry, &peer, given);
+                dial.inspect_err(|_| peers.settle(&peer, |_| ()))?
             };
-            if mine {
-                return self.run_dial(peer, &dial, deadline);
-            }
-            match dial.wait(deadline) {
-                Ok(Some(link)) => return Ok(link),
-                // Whoever dialled had no more patience: it is our turn.
-                Ok(None) => {}
-                // Somebody else's addresses did not work; ours may.
-                Err(e) => {
-                    let own = given.iter().filter_map(|a| addrs::to_place(a).ok());
-                    let fresh = own.filter(|p| !dial.places.contains(p) && !tried.contains(p));
-                    if fresh.count() == 0 || e.code() == ErrorCode::Timeout {
-                        return Err(e);
-                    }
-                    tried.extend(dial.places.iter().cloned());
-                }
+            let link = match pass {
+                Some(pass) => self.run_dial(peer, &dial, pass, deadline).map(Some),
+                None => dial.wait(deadline),
+            };
+            // None: whoever dialled had no more patience. It is our turn.
+            if let Some(link) = link? {
+                return Ok(link);
             }
         }
+    }
+
+    /// The dial to wait for, or a new one to run and what it counts against. Another's
+    /// is as good if it goes wherever this one would.
+    fn dial_for(
+        &self,
+        entry: &mut Peer,
+        peer: &PeerId,
+        given: &[Multiaddr],
+    ) -> Result<(Arc<Dial>, Option<Pass>)> {
+        let places = entry.places(peer, given);
+        if let Some(dial) = entry.dial_to(places.as_deref().unwrap_or_default()) {
+            dial.join();
+            return Ok((dial.clone(), None));
+        }
+        let dial = Arc::new(Dial::new(places?));
+        let pass = self.gate.leave().ok_or_else(too_many_connections)?;
+        entry.dials.push(dial.clone());
+        Ok((dial, Some(pass)))
     }
 
     fn run_dial(
         &self,
         peer: PeerId,
         dial: &Arc<Dial>,
+        pass: Pass,
         deadline: Option<Instant>,
     ) -> Result<Arc<Link>> {
         let core = self.me.upgrade().expect("the caller has a reference to it");
         let ends = Instant::now() + self.limits.dial;
         let race = Race::new(self.identity.clone(), peer, &dial.places, ends);
+        let this = dial.clone();
         dial.run(race, deadline, move |outcome| {
             if Instant::now() >= ends && !matches!(outcome, Outcome::Won(_)) {
                 core.resources.reject(Limit::DialTime);
             }
             let result = match outcome {
-                Outcome::Won(secured) => {
-                    let pass = core.gate.leave().ok_or_else(too_many_connections);
-                    pass.and_then(|pass| core.new_link(secured, pass))
-                }
+                Outcome::Won(secured) => core.new_link(secured, pass).inspect(|_| {
+                    core.counters.dialled.fetch_add(1, Relaxed);
+                }),
                 Outcome::Lost(e) => Err(e),
                 Outcome::Unfinished(_) => {
                     Err(Error::new(ErrorCode::Timeout, "the dial was given up"))
                 }
             };
-            let counter = match result {
-                Ok(_) => &core.counters.dialled,
-                Err(_) => &core.counters.dials_failed,
-            };
-            counter.fetch_add(1, Relaxed);
-            core.peers.lock().settle(&peer, |entry| entry.dial = None);
-            result
+            core.dial_is_over(&peer, &this, result)
         })
+    }
+
+    /// Takes the dial off the list. What one has reached, all that are under way have.
+    fn dial_is_over(
+        &self,
+        peer: &PeerId,
+        dial: &Arc<Dial>,
+        result: Result<Arc<Link>>,
+    ) -> Result<Arc<Link>> {
+        let mut others = Vec::new();
+        self.peers.lock().settle(peer, |entry| {
+            entry.dials.retain(|other| !Arc::ptr_eq(other, dial));
+            others.clone_from(&entry.dials);
+        });
+        let result = result.or_else(|e| dial.reached().ok_or(e));
+        match &result {
+            Ok(link) => others.iter().for_each(|other| other.reach(link)),
+            Err(_) => _ = self.counters.dials_failed.fetch_add(1, Relaxed),
+        }
+        result
     }
 
     /// Makes a link of a secured connection and lists it.
@@ -408,7 +421,7 @@ impl Core {
         drop(door);
         let dials: Vec<_> = {
             let peers = self.peers.lock();
-            peers.iter().flat_map(|(_, p)| p.dial.clone()).collect()
+            peers.iter().flat_map(|(_, p)| p.dials.iter().cloned()).collect()
         };
         dials.iter().for_each(|dial| dial.cancel(shut_down()));
         self.close_links(&self.links(), &shut_down(), deadline);

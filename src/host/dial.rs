@@ -1,4 +1,5 @@
-//! One dial per peer at a time, however many threads want the connection.
+//! Dials of a peer: however many threads want the connection, no place is dialled twice
+//! for nothing, and none of them waits for places that are not its own.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -24,6 +25,8 @@ struct State {
     given_up: bool,
     canceller: Option<Canceller>,
     cancelled: Option<Error>,
+    /// What another dial has come to.
+    reached: Option<Arc<Link>>,
 }
 
 impl Dial {
@@ -85,6 +88,16 @@ impl Dial {
             canceller.cancel(why.clone());
         }
         state.cancelled = Some(why);
+    }
+
+    /// Another one has reached the peer, which is as good.
+    pub(crate) fn reach(&self, link: &Arc<Link>) {
+        self.state.lock().reached = Some(link.clone());
+        self.cancel(Error::new(ErrorCode::ConnectionAborted, "another dial has reached the peer"));
+    }
+
+    pub(crate) fn reached(&self) -> Option<Arc<Link>> {
+        self.state.lock().reached.clone()
     }
 
     fn finish(&self, result: Result<Arc<Link>>) -> Result<Arc<Link>> {

@@ -56,7 +56,7 @@ impl Chosen {
 /// log at most once a minute. Connections from loopback addresses are exempt from the
 /// limits per address.
 impl HostBuilder {
-    /// Connections in all, dialled ones among them. Default 10,000; from 1 to
+    /// Connections in all, dialled ones and dials among them. Default 10,000; from 1 to
     /// 1,000,000.
     pub fn max_connections(self, n: usize) -> HostBuilder {
         self.limit(Limit::Connections, n)

@@ -1,5 +1,5 @@
 //! What a host knows of its peers: where they may be dialled, the links to them, the
-//! dial that is under way.
+//! dials that are under way.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -26,7 +26,7 @@ pub(super) struct Peers {
 #[derive(Default)]
 pub(super) struct Peer {
     pub(super) links: Vec<Arc<Link>>,
-    pub(super) dial: Option<Arc<Dial>>,
+    pub(super) dials: Vec<Arc<Dial>>,
     addrs: Vec<Multiaddr>,
     /// Somebody has said where it is: that is kept.
     told: bool,
@@ -63,7 +63,7 @@ impl Peers {
     pub(super) fn settle(&mut self, id: &PeerId, end: impl FnOnce(&mut Peer)) {
         let Some(peer) = self.all.get_mut(id) else { return };
         end(peer);
-        if !peer.links.is_empty() || peer.dial.is_some() || peer.told || peer.rests.is_some() {
+        if !peer.links.is_empty() || !peer.dials.is_empty() || peer.told || peer.rests.is_some() {
             return;
         }
         if peer.addrs.is_empty() {
@@ -109,6 +109,11 @@ impl Peer {
                 Err(Error::new(ErrorCode::UnknownAddress, what))
             }
         }
+    }
+
+    /// A dial that goes to all these places.
+    pub(super) fn dial_to(&self, places: &[Place]) -> Option<&Arc<Dial>> {
+        self.dials.iter().find(|dial| places.iter().all(|place| dial.places.contains(place)))
     }
 
     /// Somebody says that it can be dialled there.

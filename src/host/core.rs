@@ -321,6 +321,10 @@ impl Core {
             let fits = link.dialled || self.resources.judge(Limit::ConnectionsPerPeer, older.len());
             if fits {
                 self.passes.lock().insert(id, pass);
+                let (connection, peer, dialled) = (id, link.peer, link.dialled);
+                // Before anybody finds it, and ends it perhaps.
+                let opened = || Event::ConnectionOpened { connection, peer, dialled };
+                self.resources.feed.tell(opened);
                 peers.wake(link.peer).list(&link, &self.peer_id());
             }
             (older, fits)
@@ -332,14 +336,12 @@ impl Core {
         if !fits {
             return Err(too_many_connections());
         }
+        log::debug!(link = id, peer:% = link.peer, remote:% = link.remote, dialled = link.dialled,
+            pointsub; "connected");
         if let Err(e) = link.start() {
             link.die(e.clone());
             return Err(e);
         }
-        log::debug!(link = id, peer:% = link.peer, remote:% = link.remote, dialled = link.dialled,
-            pointsub; "connected");
-        let (connection, peer, dialled) = (id, link.peer, link.dialled);
-        self.resources.feed.tell(|| Event::ConnectionOpened { connection, peer, dialled });
         self.sessions.link_up(&link);
         Ok(link)
     }

@@ -19,6 +19,7 @@
 //!
 //! A session's `writer` comes before all of them (see `session`).
 
+mod bounds;
 mod carry;
 mod close;
 mod floods;
@@ -28,10 +29,14 @@ mod open;
 mod patience;
 mod proof;
 mod pump;
+mod receipts;
 mod rest;
 mod run;
 mod send;
+#[cfg(test)]
+mod tests;
 mod wait;
+mod world;
 mod write;
 
 use std::io::ErrorKind;

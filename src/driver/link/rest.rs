@@ -17,13 +17,12 @@
 //! It does at the same moments, in the thread that is there: while it waits for an answer
 //! anyway, and with no other thread to be woken.
 
-use std::sync::atomic::AtomicU8;
-use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Weak};
 
-use parking_lot::Mutex;
-
 use super::Link;
+use super::world::Mutex;
+use super::world::atomic::AtomicU8;
+use super::world::atomic::Ordering::SeqCst;
 use crate::driver::carrier::{Carries, Watcher};
 
 /// What rests on a link.
@@ -56,7 +55,7 @@ impl Age {
     }
 
     /// A tick: whether there was something at the one before already.
-    fn ticks(&self) -> bool {
+    pub(super) fn ticks(&self) -> bool {
         self.0.compare_exchange(FRESH, AGED, SeqCst, SeqCst) == Err(AGED)
     }
 }
@@ -114,60 +113,3 @@ const AGED: u8 = 2;
 
 /// Sessions that look when there is time; the event loop has others look.
 const MOST_LOOKS: usize = 256;
-
-#[cfg(test)]
-mod tests {
-    use std::io::{Read, Write};
-    use std::sync::mpsc;
-    use std::time::{Duration, Instant};
-
-    use crate::{Conn, Host, Listener};
-
-    #[test]
-    fn a_tick_says_what_rests_while_the_link_is_busy() {
-        let age = super::Age::default();
-        assert!(!age.ticks() && !age.end());
-        age.begin();
-        assert!(!age.is_none() && !age.ticks() && age.ticks());
-        assert!(age.end() && age.is_none() && !age.ticks());
-    }
-
-    #[test]
-    fn the_end_of_a_conn_that_no_other_follows_is_said_soon() {
-        let server = Host::builder().listen_on("127.0.0.1:0").build().unwrap();
-        let listener = Listener::bind(&server, "/x").unwrap();
-        let client = Host::new().unwrap();
-        let (ends, ended) = mpsc::channel();
-        let far = std::thread::spawn(move || {
-            while let Ok((mut conn, _)) = listener.accept() {
-                let mut byte = [0];
-                conn.read_exact(&mut byte).unwrap();
-                conn.write_all(&byte).unwrap();
-                assert_eq!(conn.read(&mut byte).unwrap(), 0);
-                ends.send(Instant::now()).unwrap();
-                if byte == [1] {
-                    return;
-                }
-            }
-        });
-        let target = &server.dial_addrs()[0];
-        let echo = |byte: u8| {
-            let mut conn = Conn::connect(&client, target, "/x").unwrap();
-            conn.write_all(&[byte]).unwrap();
-            conn.read_exact(&mut [0]).unwrap();
-        };
-        let mut rested = false;
-        let start = Instant::now();
-        while !rested && start.elapsed() < Duration::from_secs(5) {
-            echo(0);
-            rested = !client.handle.core.links()[0].rest.frames.is_none();
-        }
-        assert!(rested, "a thread that goes from conn to conn says an end with a beginning");
-        echo(1);
-        let last = Instant::now();
-        far.join().unwrap();
-        let took = ended.iter().last().unwrap().saturating_duration_since(last);
-        assert!(took < Duration::from_secs(1), "{took:?}");
-        assert!(client.handle.core.links()[0].rest.frames.is_none());
-    }
-}

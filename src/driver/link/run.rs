@@ -48,9 +48,6 @@ const CLOSE: Duration = Duration::from_micros(20);
 /// So many go out on their own first.
 const FIRST: u32 = 4;
 
-/// So much of them waits for the reactor at most.
-pub(super) const MOST_JOINED: usize = 32 * 1024;
-
 #[cfg(test)]
 mod tests {
     use super::*;

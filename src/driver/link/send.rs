@@ -9,16 +9,13 @@
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Write};
 use std::mem;
-use std::net::TcpStream;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
-use parking_lot::MutexGuard;
-
+use super::bounds::{LARGE_BATCH, MOST_BATCHES, MOST_SEALED, MOST_WAITING, SMALL_BATCH, WHOLE};
 use super::run::Run;
+use super::world::atomic::Ordering::{Relaxed, SeqCst};
+use super::world::{For, MutexGuard, Socket, Stream, Waiter, remaining};
 use super::{Link, Patience, millis};
-use crate::driver::stream::Stream;
-use crate::driver::waiter::{For, Waiter, remaining};
 use crate::error::{Error, ErrorCode, Result};
 use crate::proto::yamux::{Batch, Control, Tx};
 use crate::resources::budget::Account;
@@ -473,11 +470,8 @@ impl Link {
         }
         if out.tx.needs_storage() {
             // What comes while a thread is at the socket goes together.
-            let size = if size > buffers::SMALL_BATCH / 2 || out.is_sending() {
-                buffers::LARGE_BATCH
-            } else {
-                buffers::SMALL_BATCH
-            };
+            let size =
+                if size > SMALL_BATCH / 2 || out.is_sending() { LARGE_BATCH } else { SMALL_BATCH };
             out.tx.lend(buffers::take(size).into_vec());
         }
         Ok(())
@@ -492,7 +486,7 @@ fn give_back(batch: &mut Batch) {
 }
 
 /// `false`: the socket takes no more for now.
-fn write_all(mut socket: &TcpStream, batch: &mut Batch) -> Result<bool> {
+fn write_all(mut socket: &Socket, batch: &mut Batch) -> Result<bool> {
     while !batch.pending().is_empty() {
         match socket.write(batch.pending()) {
             Ok(n) => batch.consume(n),
@@ -506,16 +500,3 @@ fn write_all(mut socket: &TcpStream, batch: &mut Batch) -> Result<bool> {
     }
     Ok(true)
 }
-
-/// Bytes that wait in a link for the socket, beyond which writers do.
-pub(crate) const MOST_WAITING: usize = 256 * 1024;
-
-/// The same for what we have to answer.
-const MOST_SEALED: usize = MOST_WAITING + 128 * 1024;
-
-/// A write of at most so many bytes is not cut for want of room.
-const WHOLE: usize = 64 * 1024;
-
-/// Batches that a thread sends in one go, its own and those of others that come
-/// meanwhile.
-const MOST_BATCHES: usize = 8;

@@ -4,10 +4,10 @@ use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::world::{For, Waiter, is_readable, note_leave, now, remaining, yield_now};
 use super::{Fuse, Link};
 use crate::driver::drive::{Left, TICK, Ticket, Turn};
 use crate::driver::stream::Direct;
-use crate::driver::waiter::{self, For, Waiter, remaining};
 use crate::error::{Error, ErrorCode};
 
 impl Link {
@@ -96,7 +96,7 @@ impl Link {
             self.pump_leading(direct, false);
             if self.death().is_some() {
                 // `die` is on its way to tell what this thread waits for.
-                std::thread::yield_now();
+                yield_now();
                 return slept;
             }
             if me.take_wake() {
@@ -108,9 +108,9 @@ impl Link {
             }
             self.look_round();
             self.say_rest();
-            let asleep = Instant::now();
+            let asleep = now();
             me.poll_one(&self.socket, For::Reading, deadline);
-            slept |= asleep.elapsed() > TICK;
+            slept |= now().duration_since(asleep) > TICK;
             if me.take_wake() || deadline.is_some_and(|at| remaining(at).is_none()) {
                 return slept;
             }
@@ -121,15 +121,15 @@ impl Link {
     /// Returns whether it did.
     fn spin(self: &Arc<Link>, me: &Waiter, direct: &mut Direct<'_>) -> bool {
         let Some(limit) = self.spin.limit() else { return false };
-        let start = Instant::now();
+        let start = now();
         let found = loop {
-            if waiter::is_readable(&self.socket) {
+            if is_readable(&self.socket) {
                 self.pump_leading(direct, false);
             }
             if me.take_wake() || self.death().is_some() {
                 break true;
             }
-            if start.elapsed() >= limit {
+            if now().duration_since(start) >= limit {
                 break false;
             }
             std::hint::spin_loop();
@@ -156,7 +156,7 @@ impl Link {
     /// that opens or accepts conns. One that goes from conn to conn says the end of this
     /// one with the beginning of the next.
     pub(crate) fn leave(self: &Arc<Link>) {
-        let (returns, at_once) = waiter::note_leave();
+        let (returns, at_once) = note_leave();
         if !returns {
             self.hand_back();
         } else if !at_once || !self.drive.lock().is_idle() {
@@ -213,7 +213,7 @@ impl Drop for Place<'_> {
         let (left, unled) = {
             let mut drive = self.link.drive.lock();
             let before = drive.interest();
-            let left = drive.forget(ticket, self.slept, Instant::now());
+            let left = drive.forget(ticket, self.slept, now());
             self.link.rearm(before, drive.interest());
             (left, drive.reactor_reads())
         };
@@ -227,38 +227,5 @@ impl Drop for Place<'_> {
             Left::StartTicks => self.link.reactor.start_ticks(self.link),
             Left::Nothing => {}
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::io::{ErrorKind, Read};
-    use std::time::Duration;
-
-    use crate::{Conn, Host, Listener};
-
-    #[test]
-    fn a_link_whose_socket_cannot_be_watched_ends() {
-        let server = Host::builder().listen_on("127.0.0.1:0").build().unwrap();
-        let _listener = Listener::bind(&server, "/x").unwrap();
-        let client = Host::new().unwrap();
-        let target = &server.dial_addrs()[0];
-        let mut conn = Conn::connect(&client, target, "/x").unwrap();
-        conn.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
-        let link = client.handle.core.links().remove(0);
-        let mut attempts = 0..500;
-        let error = loop {
-            attempts.next().expect("it ends soon");
-            // The reactor has the socket back; it is as if the system had lost it.
-            std::thread::sleep(Duration::from_millis(5));
-            link.reactor.deregister(&link.socket);
-            match conn.read(&mut [0]) {
-                Err(e) if e.kind() == ErrorKind::TimedOut => {}
-                other => break other.unwrap_err(),
-            }
-        };
-        assert_eq!(error.kind(), ErrorKind::ConnectionAborted);
-        assert!(error.to_string().contains("watch"), "{error}");
-        Conn::connect(&client, target, "/x").expect("a new connection");
     }
 }

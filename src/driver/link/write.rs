@@ -1,17 +1,15 @@
 //! Writing: sealed by the thread that writes, sent by it too.
 
 use std::io::IoSlice;
-use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Weak};
 
-use parking_lot::MutexGuard;
-
-use super::run::MOST_JOINED;
-use super::send::MOST_WAITING;
+use super::bounds::{MOST_JOINED, MOST_WAITING, ROOM_FOR_FIRST, ROOM_FOR_LAST};
+use super::world::atomic::AtomicUsize;
+use super::world::atomic::Ordering::{Relaxed, SeqCst};
+use super::world::{MutexGuard, Stream, Waiter};
 use super::{Link, Outbound, Patience};
-use crate::driver::stream::{Direct, Priority, Stream};
-use crate::driver::waiter::Waiter;
+use crate::driver::carrier::Watcher;
+use crate::driver::stream::{Direct, Priority};
 use crate::error::Result;
 
 impl Link {
@@ -145,6 +143,67 @@ impl Link {
             0 => Written::NoCredit,
             n => Written::Some { n, mark, left },
         })
+    }
+
+    /// Seals and sends what credit and the socket take now, without waiting.
+    pub(crate) fn write_now(
+        self: &Arc<Link>,
+        stream: &Arc<Stream>,
+        bufs: &[IoSlice<'_>],
+    ) -> Result<Written> {
+        let written = self.try_write(stream, bufs)?;
+        if let Written::Some { n, .. } = written {
+            stream.counters.sent(n);
+        }
+        Ok(written)
+    }
+
+    /// Waits until the stream can be written again, as far as `ready` knows, or cannot
+    /// any more. `false`: the time is over.
+    pub(crate) fn await_writable(
+        self: &Arc<Link>,
+        stream: &Arc<Stream>,
+        patience: Patience,
+        ready: impl Fn() -> bool,
+    ) -> Result<bool> {
+        let me = Waiter::current()?;
+        let ready = |_: &mut Direct<'_>| {
+            let mut state = stream.state.lock();
+            if state.write_end().is_some() || ready() {
+                return Some(());
+            }
+            state.writers.add(&me);
+            None
+        };
+        let result = self.wait(&me, patience.deadline(), &mut Direct::none(), ready)?;
+        stream.state.lock().writers.remove(&me);
+        Ok(result.is_some())
+    }
+
+    /// Has the session look once the socket takes output again.
+    pub(crate) fn tell_when_writable(&self, session: Weak<dyn Watcher>) {
+        {
+            let mut blocked = self.blocked.lock();
+            // It may look many times before the socket takes anything.
+            if !blocked.iter().any(|other| other.ptr_eq(&session)) {
+                blocked.push(session);
+                self.has_blocked.store(true, SeqCst);
+            }
+        }
+        self.leave_rest_to_reactor();
+    }
+
+    /// There is room again for what is to be sent.
+    pub(super) fn unblock(&self) {
+        if !self.has_blocked.load(SeqCst) {
+            return;
+        }
+        let blocked = {
+            let mut blocked = self.blocked.lock();
+            self.has_blocked.store(false, SeqCst);
+            std::mem::take(&mut *blocked)
+        };
+        blocked.iter().filter_map(Weak::upgrade).for_each(|session| session.stirred());
     }
 
     /// Under contention a conn of low priority waits until the others have written, and
@@ -286,9 +345,3 @@ impl Left {
         }
     }
 }
-
-/// What may wait for the socket before conns that come after others do.
-const ROOM_FOR_LAST: usize = 16 * 1024;
-
-/// What those that come first may add where the others wait.
-const ROOM_FOR_FIRST: usize = 64 * 1024;

@@ -1,0 +1,82 @@
+//! What a link promises and its own files cannot show: those that `model` runs too are
+//! compiled twice.
+
+use std::io::{ErrorKind, Read, Write};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use super::rest::Age;
+use crate::{Conn, Host, Listener};
+
+#[test]
+fn a_tick_says_what_rests_while_the_link_is_busy() {
+    let age = Age::default();
+    assert!(!age.ticks() && !age.end());
+    age.begin();
+    assert!(!age.is_none() && !age.ticks() && age.ticks());
+    assert!(age.end() && age.is_none() && !age.ticks());
+}
+
+#[test]
+fn the_end_of_a_conn_that_no_other_follows_is_said_soon() {
+    let server = Host::builder().listen_on("127.0.0.1:0").build().unwrap();
+    let listener = Listener::bind(&server, "/x").unwrap();
+    let client = Host::new().unwrap();
+    let (ends, ended) = mpsc::channel();
+    let far = std::thread::spawn(move || {
+        while let Ok((mut conn, _)) = listener.accept() {
+            let mut byte = [0];
+            conn.read_exact(&mut byte).unwrap();
+            conn.write_all(&byte).unwrap();
+            assert_eq!(conn.read(&mut byte).unwrap(), 0);
+            ends.send(Instant::now()).unwrap();
+            if byte == [1] {
+                return;
+            }
+        }
+    });
+    let target = &server.dial_addrs()[0];
+    let echo = |byte: u8| {
+        let mut conn = Conn::connect(&client, target, "/x").unwrap();
+        conn.write_all(&[byte]).unwrap();
+        conn.read_exact(&mut [0]).unwrap();
+    };
+    let mut rested = false;
+    let start = Instant::now();
+    while !rested && start.elapsed() < Duration::from_secs(5) {
+        echo(0);
+        rested = !client.handle.core.links()[0].rest.frames.is_none();
+    }
+    assert!(rested, "a thread that goes from conn to conn says an end with a beginning");
+    echo(1);
+    let last = Instant::now();
+    far.join().unwrap();
+    let took = ended.iter().last().unwrap().saturating_duration_since(last);
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert!(client.handle.core.links()[0].rest.frames.is_none());
+}
+
+#[test]
+fn a_link_whose_socket_cannot_be_watched_ends() {
+    let server = Host::builder().listen_on("127.0.0.1:0").build().unwrap();
+    let _listener = Listener::bind(&server, "/x").unwrap();
+    let client = Host::new().unwrap();
+    let target = &server.dial_addrs()[0];
+    let mut conn = Conn::connect(&client, target, "/x").unwrap();
+    conn.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+    let link = client.handle.core.links().remove(0);
+    let mut attempts = 0..500;
+    let error = loop {
+        attempts.next().expect("it ends soon");
+        // The reactor has the socket back; it is as if the system had lost it.
+        std::thread::sleep(Duration::from_millis(5));
+        link.reactor.deregister(&link.socket);
+        match conn.read(&mut [0]) {
+            Err(e) if e.kind() == ErrorKind::TimedOut => {}
+            other => break other.unwrap_err(),
+        }
+    };
+    assert_eq!(error.kind(), ErrorKind::ConnectionAborted);
+    assert!(error.to_string().contains("watch"), "{error}");
+    Conn::connect(&client, target, "/x").expect("a new connection");
+}

@@ -95,9 +95,7 @@ pub(crate) struct Link {
     /// Writers of high priority that want to send.
     urgent: AtomicUsize,
     control: Mutex<ControlQueue>,
-    /// Mirrors "`control` is not empty", but for what rests, for a look without its lock.
-    control_waits: AtomicBool,
-    /// Some of them are in no hurry.
+    /// Mirrors "`control` is not empty", for a look without its lock; some frames have time.
     rest: Rest,
     /// Short writes wait for the reactor to send them.
     joined: AtomicBool,
@@ -284,7 +282,6 @@ impl Link {
             )),
             urgent: AtomicUsize::new(0),
             control: Mutex::new(ControlQueue::new(pongs)),
-            control_waits: AtomicBool::new(false),
             rest: Rest::default(),
             joined: AtomicBool::new(false),
             drive: Mutex::new(Drive::new()),

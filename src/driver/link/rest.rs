@@ -28,21 +28,37 @@ use crate::driver::carrier::{Carries, Watcher};
 /// What rests on a link.
 #[derive(Default)]
 pub(super) struct Rest {
-    /// Frames of the control queue.
+    /// The control queue, whether anything in it rests or not.
     pub(super) frames: Age,
     looks: Mutex<Vec<Weak<dyn Watcher>>>,
     /// Of `looks`.
     looked_for: Age,
 }
 
-/// Whether something rests, and for how long.
+/// Whether something waits, and for how long it has rested. One value, so that nobody
+/// finds nothing while what rested becomes due.
 #[derive(Default)]
 pub(super) struct Age(AtomicU8);
 
 impl Age {
-    /// Something does from now on. Called under the lock of what does.
+    /// Something rests from now on. Called under the lock of what does.
     pub(super) fn begin(&self) {
         let _ = self.0.compare_exchange(NOTHING, FRESH, SeqCst, SeqCst);
+    }
+
+    /// Something waits that has no time. Called under the same, or for what is there already.
+    pub(super) fn begin_due(&self) {
+        self.0.store(DUE, SeqCst);
+    }
+
+    /// What rests is due now.
+    fn hurry(&self) {
+        let rests = |age| (age == FRESH || age == AGED).then_some(DUE);
+        let _ = self.0.fetch_update(SeqCst, SeqCst, rests);
+    }
+
+    pub(super) fn is_due(&self) -> bool {
+        self.0.load(SeqCst) == DUE
     }
 
     pub(super) fn is_none(&self) -> bool {
@@ -63,9 +79,7 @@ impl Age {
 impl Link {
     /// Sends what rests, and the other control frames that wait.
     pub(crate) fn say_rest(self: &Arc<Link>) {
-        if self.rest.frames.end() {
-            self.mark_control();
-        }
+        self.rest.frames.hurry();
         self.flush_control();
     }
 
@@ -110,6 +124,7 @@ impl Link {
 const NOTHING: u8 = 0;
 const FRESH: u8 = 1;
 const AGED: u8 = 2;
+const DUE: u8 = 3;
 
 /// Sessions that look when there is time; the event loop has others look.
 const MOST_LOOKS: usize = 256;

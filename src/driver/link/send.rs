@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use super::bounds::{LARGE_BATCH, MOST_BATCHES, MOST_SEALED, MOST_WAITING, SMALL_BATCH, WHOLE};
 use super::run::Run;
-use super::world::atomic::Ordering::{Relaxed, SeqCst};
+use super::world::atomic::Ordering::Relaxed;
 use super::world::{For, MutexGuard, Socket, Stream, Waiter, remaining};
 use super::{Link, Patience, millis};
 use crate::error::{Error, ErrorCode, Result};
@@ -257,18 +257,18 @@ impl Link {
 
     /// Called under the `control` lock, or for what is in the queue already.
     pub(super) fn mark_control(&self) {
-        self.control_waits.store(true, SeqCst);
+        self.rest.frames.begin_due();
     }
 
     /// Whether control frames wait, be it at rest.
     pub(super) fn has_control(&self) -> bool {
-        self.control_waits.load(SeqCst) || !self.rest.frames.is_none()
+        !self.rest.frames.is_none()
     }
 
     /// Sends the control frames that wait, unless another thread has the sending
     /// side: then that one does it, before it lets go or right after.
     pub(super) fn flush_control(self: &Arc<Link>) {
-        while self.control_waits.load(SeqCst) {
+        while self.rest.frames.is_due() {
             let Some(mut out) = self.tx.try_lock() else { return };
             if out.is_sending() {
                 return;
@@ -380,7 +380,6 @@ impl Link {
         for _ in 0..MOST_BATCHES {
             if out.finished {
                 // Our direction has ended; answers to what still comes are moot.
-                self.control_waits.store(false, SeqCst);
                 self.rest.frames.end();
                 return Ok(());
             }
@@ -448,7 +447,6 @@ impl Link {
             if out.pending() >= MOST_SEALED {
                 return Ok(false);
             }
-            self.control_waits.store(false, SeqCst);
             self.rest.frames.end();
             self.lend(out, 0)?;
             let mut queue = self.control.lock();

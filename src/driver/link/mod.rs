@@ -24,6 +24,8 @@ mod carry;
 mod close;
 mod floods;
 mod memory;
+#[cfg(test)]
+mod model;
 mod negotiate;
 mod open;
 mod patience;

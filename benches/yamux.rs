@@ -8,6 +8,8 @@
 
 #[path = "../src/backoff.rs"]
 mod backoff;
+#[path = "../src/resources/buffers.rs"]
+mod buffers;
 #[path = "../src/error.rs"]
 mod error;
 #[cfg(test)]
@@ -15,6 +17,9 @@ mod error;
 mod fuzz;
 #[path = "../src/proto/mod.rs"]
 mod proto;
+mod resources {
+    pub(crate) use super::buffers;
+}
 #[cfg(test)]
 #[path = "../src/testing.rs"]
 mod testing;
@@ -61,13 +66,13 @@ impl Path {
     fn carry(&mut self, data: &[u8]) {
         let mut at = 0;
         while at < data.len() {
+            self.tx.lend(buffers::take(buffers::LARGE_BATCH));
             at += self.tx.data(ID, false, &self.sends, &[IoSlice::new(&data[at..])]).unwrap();
-            let mut batch = self.tx.take().unwrap();
+            let batch = self.tx.take().unwrap();
             let n = batch.pending().len();
             self.buf.space()[..n].copy_from_slice(batch.pending());
             self.buf.filled(n);
-            batch.consume(n);
-            self.tx.lend(batch.reclaim().unwrap());
+            drop(batch);
             self.receive();
         }
     }

@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 
 use crate::error::Result;
 use crate::proto::resume::{self, Next};
+use crate::proto::yamux::Kept;
 use crate::resources::budget::{Account, Budget};
-use crate::resources::buffers::{self, Buffer};
 
 /// How far the session's own direction is. What it knows is read through it; what
 /// changes how much is kept goes through the calls here.
 pub(super) struct Outgoing {
-    inner: resume::Outgoing<Buffer>,
+    inner: resume::Outgoing,
     /// How much may be kept now, and how much at most.
     most: usize,
     limit: usize,
@@ -60,19 +60,16 @@ impl Outgoing {
     }
 
     /// The first `n` bytes of `bufs` were written; they are sealed later.
-    pub(super) fn append(&mut self, bufs: &[IoSlice<'_>], mut n: usize) {
-        for buf in bufs {
-            let part = &buf[..buf.len().min(n)];
-            self.inner.append(part, &mut buffers::take);
-            n -= part.len();
-        }
+    pub(super) fn append(&mut self, bufs: &[IoSlice<'_>], n: usize) {
+        self.inner.append(bufs, n);
         self.account.hold(self.inner.held());
     }
 
-    /// The same, and they are sealed already: nothing was behind.
-    pub(super) fn append_sealed(&mut self, bufs: &[IoSlice<'_>], n: usize) {
-        self.append(bufs, n);
-        self.inner.sealed(n);
+    /// The same, and they are sealed already: nothing was behind. `kept` is what they were
+    /// sealed to, if the link leaves it to us.
+    pub(super) fn append_sealed(&mut self, bufs: &[IoSlice<'_>], n: usize, kept: Option<Kept>) {
+        self.inner.append_sealed(bufs, n, kept);
+        self.account.hold(self.inner.held());
     }
 
     /// What is to be sealed next.
@@ -151,9 +148,9 @@ impl Outgoing {
 }
 
 impl Deref for Outgoing {
-    type Target = resume::Outgoing<Buffer>;
+    type Target = resume::Outgoing;
 
-    fn deref(&self) -> &resume::Outgoing<Buffer> {
+    fn deref(&self) -> &resume::Outgoing {
         &self.inner
     }
 }
@@ -178,7 +175,7 @@ mod tests {
     fn what_is_confirmed_takes_nothing_of_the_budget() {
         let (mut out, budget) = outgoing(16 << 20, 1 << 30);
         let bytes = vec![7; 300_000];
-        out.append_sealed(&[IoSlice::new(&bytes), IoSlice::new(&bytes)], 500_000);
+        out.append_sealed(&[IoSlice::new(&bytes), IoSlice::new(&bytes)], 500_000, None);
         assert!(budget.used() >= 500_000 && out.unacked() == 500_000);
         out.ack(400_000).unwrap();
         assert!(budget.used() < 300_000);
@@ -198,7 +195,7 @@ mod tests {
         let (start, second) = (Instant::now(), Duration::from_secs(1));
         let look = |out: &mut Outgoing, after: u32| out.stalled(start + after * second, second);
         assert_eq!((look(&mut out, 0), look(&mut out, 1)), (None, None), "nothing is kept");
-        out.append_sealed(&[IoSlice::new(&[7; 1000])], 1000);
+        out.append_sealed(&[IoSlice::new(&[7; 1000])], 1000, None);
         assert_eq!(look(&mut out, 2), None, "it was empty a moment ago");
         assert!(look(&mut out, 3).is_some_and(|kept| kept >= 1000));
         out.ack(500).unwrap();

@@ -96,9 +96,9 @@ impl Session {
             cut = up_to(bufs, most);
             &cut
         };
-        match carrier.link.write_now(&carrier.stream, bufs) {
-            Ok(Written::Some { n, mark, left }) => {
-                out.append_sealed(bufs, n);
+        match carrier.link.write_now(&carrier.stream, bufs, true) {
+            Ok(Written::Some { n, mark, left, kept }) => {
+                out.append_sealed(bufs, n, kept);
                 self.unsent.store(left.up_to(mark), SeqCst);
                 drop(out);
                 if left.is_waited_for(&carrier.stream) {
@@ -299,9 +299,9 @@ impl Session {
         carries.set_curious(Curious::Yes);
         self.hear_acks(out, carrier);
         while out.is_behind() {
-            let written = link.write_now(stream, &out.next());
+            let written = link.write_now(stream, &out.next(), false);
             match written {
-                Ok(Written::Some { n, mark, left }) => {
+                Ok(Written::Some { n, mark, left, .. }) => {
                     out.sealed(n);
                     let unsent = if out.is_behind() { NOWHERE } else { left.up_to(mark) };
                     self.unsent.store(unsent, SeqCst);

@@ -20,6 +20,13 @@ pub(super) const MOST_JOINED: usize = 32 * 1024;
 /// A write of at most so many bytes is not cut for want of room.
 pub(super) const WHOLE: usize = 64 * 1024;
 
-/// Batches that a thread sends in one go, its own and those of others that come
-/// meanwhile.
-pub(super) const MOST_BATCHES: usize = 8;
+/// What is written in one go is kept as it was sealed from this size on: what is shorter
+/// is copied as fast.
+pub(super) const KEPT: usize = 32 * 1024;
+
+/// How often a thread looks for what others have left it before it lets the reactor send
+/// that.
+pub(super) const MOST_ROUNDS: usize = 8;
+
+/// Batches for one system call.
+pub(super) const MOST_AT_ONCE: usize = 8;

@@ -75,7 +75,9 @@ mod bounds {
     pub(super) const ROOM_FOR_FIRST: usize = 3 * 1024;
     pub(super) const MOST_JOINED: usize = 2 * 1024;
     pub(super) const WHOLE: usize = 7 * 1024;
-    pub(super) const MOST_BATCHES: usize = 2;
+    pub(super) const KEPT: usize = 2 * 1024;
+    pub(super) const MOST_ROUNDS: usize = 2;
+    pub(super) const MOST_AT_ONCE: usize = 2;
 }
 
 #[test]
@@ -418,8 +420,13 @@ impl<'a> Writer<'a> {
     fn advance(&self, bufs: &[IoSlice<'_>]) -> Result<Option<usize>> {
         let Writer { link, stream, .. } = self;
         stream.set_curious(Curious::Yes);
-        match link.write_now(stream, bufs)? {
-            Written::Some { n, left, .. } => {
+        match link.write_now(stream, bufs, thread_rng().gen_bool(0.7))? {
+            Written::Some { n, left, kept, .. } => {
+                if let Some(kept) = kept {
+                    let mut bytes = vec![0; n];
+                    kept.open(&mut bytes).expect("what was sealed opens again");
+                    assert_eq!(bytes, bufs[0][..n], "what is kept is what was written");
+                }
                 if left == Left::Ours {
                     link.leave_rest_to_reactor();
                 }

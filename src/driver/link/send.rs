@@ -7,11 +7,13 @@
 //! reactor. Whoever stops being that one passes it on, with `unlock_and_leave`.
 
 use std::collections::VecDeque;
-use std::io::{ErrorKind, Write};
+use std::io::{self, ErrorKind, IoSlice, Write};
 use std::mem;
 use std::sync::Arc;
 
-use super::bounds::{LARGE_BATCH, MOST_BATCHES, MOST_SEALED, MOST_WAITING, SMALL_BATCH, WHOLE};
+use super::bounds::{
+    LARGE_BATCH, MOST_AT_ONCE, MOST_ROUNDS, MOST_SEALED, MOST_WAITING, SMALL_BATCH, WHOLE,
+};
 use super::run::Run;
 use super::world::atomic::Ordering::Relaxed;
 use super::world::{For, MutexGuard, Socket, Stream, Waiter, remaining};
@@ -19,16 +21,17 @@ use super::{Link, Patience, millis};
 use crate::error::{Error, ErrorCode, Result};
 use crate::proto::yamux::{Batch, Control, Tx};
 use crate::resources::budget::Account;
-use crate::resources::buffers::{self, Buffer};
+use crate::resources::buffers;
 
 /// What the sending side of a link needs its lock for.
 pub(super) struct Outbound {
     pub(super) tx: Tx,
-    /// Taken out of `tx`: it precedes what is there. A thread at the socket has it.
-    batch: Batch,
-    /// Goes between the two: what filled its storage while the socket was full.
-    more: VecDeque<Batch>,
-    /// How much of it a thread has at the socket, if one is there.
+    /// Taken out of `tx`: they precede what is there. A thread at the socket has those
+    /// that it found.
+    batches: VecDeque<Batch>,
+    /// Room for those that come meanwhile.
+    spare: VecDeque<Batch>,
+    /// How much a thread has at the socket, if one is there.
     away: usize,
     /// The socket took no more when it was last tried.
     full: bool,
@@ -54,8 +57,8 @@ impl Outbound {
     pub(super) fn new(tx: Tx, wire: Account) -> Outbound {
         Outbound {
             tx,
-            batch: Batch::default(),
-            more: VecDeque::new(),
+            batches: VecDeque::new(),
+            spare: VecDeque::new(),
             away: 0,
             full: false,
             moved: false,
@@ -70,14 +73,13 @@ impl Outbound {
 
     /// What is sealed and the kernel has not taken.
     pub(super) fn pending(&self) -> usize {
-        let more: usize = self.more.iter().map(|batch| batch.pending().len()).sum();
-        self.away + self.batch.pending().len() + more + self.tx.pending()
+        self.away + pending(&self.batches) + self.tx.pending()
     }
 
     /// How much memory that takes.
     fn held(&self) -> usize {
-        let more: usize = self.more.iter().map(Batch::capacity).sum();
-        self.batch.capacity() + more + self.tx.capacity()
+        let batches: usize = self.batches.iter().map(Batch::capacity).sum();
+        batches + self.tx.capacity()
     }
 
     /// The position behind everything that was sealed so far.
@@ -118,7 +120,7 @@ impl Outbound {
     fn stow(&mut self) -> Result<()> {
         if self.tx.pending() > 0 {
             let full = self.tx.take()?;
-            self.more.push_back(full);
+            self.batches.push_back(full);
         }
         Ok(())
     }
@@ -377,27 +379,20 @@ impl Link {
         if out.is_sending() {
             return Ok(());
         }
-        for _ in 0..MOST_BATCHES {
+        for _ in 0..MOST_ROUNDS {
             if out.finished {
                 // Our direction has ended; answers to what still comes are moot.
                 self.rest.frames.end();
                 return Ok(());
             }
             self.seal_control(out)?;
-            if out.batch.pending().is_empty() {
-                out.batch = match out.more.pop_front() {
-                    Some(batch) => batch,
-                    None => {
-                        self.joined.store(false, Relaxed);
-                        out.tx.take()?
-                    }
-                };
+            self.joined.store(false, Relaxed);
+            // Storage that nothing was sealed into goes back.
+            let batch = out.tx.take()?;
+            if !batch.pending().is_empty() {
+                out.batches.push_back(batch);
             }
-            if out.batch.pending().is_empty() {
-                give_back(&mut out.batch);
-                break;
-            }
-            if !self.send_batch(out)? {
+            if out.batches.is_empty() || !self.send_batches(out)? {
                 break;
             }
         }
@@ -410,19 +405,17 @@ impl Link {
     }
 
     /// `false`: the socket takes no more for now.
-    fn send_batch(&self, out: &mut Guard<'_>) -> Result<bool> {
-        let mut batch = mem::take(&mut out.batch);
-        let len = batch.pending().len();
+    fn send_batches(&self, out: &mut Guard<'_>) -> Result<bool> {
+        let spare = mem::take(&mut out.spare);
+        let mut batches = mem::replace(&mut out.batches, spare);
+        let len = pending(&batches);
         out.away = len;
-        let result = MutexGuard::unlocked(out, || {
-            let result = write_all(&self.socket, &mut batch);
-            // Without the lock, too.
-            give_back(&mut batch);
-            result
-        });
-        let n = (len - batch.pending().len()) as u64;
+        let result = MutexGuard::unlocked(out, || write_all(&self.socket, &mut batches));
+        let n = (len - pending(&batches)) as u64;
         out.away = 0;
-        out.batch = batch;
+        // What came meanwhile goes behind what is left.
+        batches.append(&mut out.batches);
+        out.spare = mem::replace(&mut out.batches, batches);
         out.sent += n;
         out.wake_sleepers();
         if n > 0 {
@@ -470,24 +463,44 @@ impl Link {
             // What comes while a thread is at the socket goes together.
             let size =
                 if size > SMALL_BATCH / 2 || out.is_sending() { LARGE_BATCH } else { SMALL_BATCH };
-            out.tx.lend(buffers::take(size).into_vec());
+            out.tx.lend(buffers::take(size));
+        }
+        Ok(())
+    }
+
+    /// The same for a write that is kept as it is sealed: in memory that is not much larger,
+    /// or as much of it as fits that.
+    pub(super) fn lend_to_keep(&self, out: &mut Outbound, size: usize) -> Result<()> {
+        let len = if size > LARGE_BATCH / 4 * 3 { LARGE_BATCH } else { SMALL_BATCH };
+        if out.tx.capacity() > len || !out.tx.fits(size) {
+            out.stow()?;
+        }
+        if out.tx.needs_storage() {
+            out.tx.lend(buffers::take(len));
         }
         Ok(())
     }
 }
 
-/// Its storage, if nothing is pending.
-fn give_back(batch: &mut Batch) {
-    if let Some(storage) = batch.reclaim() {
-        drop(Buffer::from(storage));
-    }
+fn pending(batches: &VecDeque<Batch>) -> usize {
+    batches.iter().map(|batch| batch.pending().len()).sum()
 }
 
 /// `false`: the socket takes no more for now.
-fn write_all(mut socket: &Socket, batch: &mut Batch) -> Result<bool> {
-    while !batch.pending().is_empty() {
-        match socket.write(batch.pending()) {
-            Ok(n) => batch.consume(n),
+fn write_all(socket: &Socket, batches: &mut VecDeque<Batch>) -> Result<bool> {
+    while !batches.is_empty() {
+        match write(socket, batches) {
+            Ok(mut n) => {
+                while let Some(first) = batches.front_mut()
+                    && n >= first.pending().len()
+                {
+                    n -= first.pending().len();
+                    batches.pop_front();
+                }
+                if let Some(first) = batches.front_mut() {
+                    first.consume(n);
+                }
+            }
             Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(false),
             Err(e) if e.kind() == ErrorKind::Interrupted => {}
             Err(e) => {
@@ -497,4 +510,17 @@ fn write_all(mut socket: &Socket, batch: &mut Batch) -> Result<bool> {
         }
     }
     Ok(true)
+}
+
+/// One system call, for several of them if there are.
+fn write(mut socket: &Socket, batches: &VecDeque<Batch>) -> io::Result<usize> {
+    if let [batch] = batches.as_slices().0 {
+        return socket.write(batch.pending());
+    }
+    let mut slices = [IoSlice::new(&[]); MOST_AT_ONCE];
+    let n = batches.len().min(slices.len());
+    for (slice, batch) in slices.iter_mut().zip(batches) {
+        *slice = IoSlice::new(batch.pending());
+    }
+    socket.write_vectored(&slices[..n])
 }

@@ -3,7 +3,7 @@
 use std::io::IoSlice;
 use std::sync::{Arc, Weak};
 
-use super::bounds::{MOST_JOINED, MOST_WAITING, ROOM_FOR_FIRST, ROOM_FOR_LAST};
+use super::bounds::{KEPT, MOST_JOINED, MOST_WAITING, ROOM_FOR_FIRST, ROOM_FOR_LAST};
 use super::world::atomic::AtomicUsize;
 use super::world::atomic::Ordering::{Relaxed, SeqCst};
 use super::world::{MutexGuard, Stream, Waiter};
@@ -11,6 +11,7 @@ use super::{Link, Outbound, Patience};
 use crate::driver::carrier::Watcher;
 use crate::driver::stream::{Direct, Priority};
 use crate::error::Result;
+use crate::proto::yamux::Kept;
 
 impl Link {
     /// Writes some of `bufs` and returns how much; `None`: nothing could be
@@ -31,8 +32,8 @@ impl Link {
         }
         loop {
             let urgent = self.hurry(stream);
-            match self.try_write(stream, bufs)? {
-                Written::Some { n, mark, left } => {
+            match self.try_write(stream, bufs, false)? {
+                Written::Some { n, mark, left, .. } => {
                     stream.counters.sent(n);
                     if left.is_waited_for(stream) {
                         // It is written, even if the link ends now.
@@ -68,6 +69,7 @@ impl Link {
         self: &Arc<Link>,
         stream: &Stream,
         bufs: &[IoSlice<'_>],
+        keeps: bool,
     ) -> Result<Written> {
         self.check_writable(stream)?;
         let mut out = self.tx.lock();
@@ -91,20 +93,28 @@ impl Link {
             self.unlock_and_leave(out, result)?;
             return Ok(Written::NoRoom { mark });
         }
-        let mut joins = false;
+        let (mut joins, mut kept) = (false, None);
         // Our FIN is queued before the end of writing shows: whoever sees none
         // here, under this lock, precedes the FIN.
         let n = match self.check_writable(stream) {
             Ok(()) if result.is_ok() => {
                 let size: usize = bufs.iter().map(|b| b.len()).sum();
                 joins = out.run.joins(stream, size);
-                self.lend(&mut out, size).and_then(|()| {
-                    if joins {
-                        out.tx.join(stream.id, &stream.flow, bufs)
-                    } else {
-                        out.tx.data(stream.id, false, &stream.flow, bufs)
-                    }
-                })
+                if keeps && size >= KEPT {
+                    self.lend_to_keep(&mut out, size).and_then(|()| {
+                        let (n, sealed) = out.tx.data_to_keep(stream.id, &stream.flow, bufs)?;
+                        kept = sealed;
+                        Ok(n)
+                    })
+                } else {
+                    self.lend(&mut out, size).and_then(|()| {
+                        if joins {
+                            out.tx.join(stream.id, &stream.flow, bufs)
+                        } else {
+                            out.tx.data(stream.id, false, &stream.flow, bufs)
+                        }
+                    })
+                }
             }
             Ok(()) => Ok(0),
             Err(e) => Err(e),
@@ -118,7 +128,7 @@ impl Link {
             if first || tried {
                 self.leave_rest_to_reactor();
             }
-            return Ok(Written::Some { n, mark, left: Left::Theirs });
+            return Ok(Written::Some { n, mark, left: Left::Theirs, kept });
         }
         if result.is_ok() {
             result = self.send(&mut out);
@@ -135,23 +145,29 @@ impl Link {
         } else if let Err(e) = self.unlock(out, result) {
             // What was sealed counts as written, though it goes nowhere any more.
             return n.and_then(|n| {
-                if n > 0 { Ok(Written::Some { n, mark, left: Left::Nothing }) } else { Err(e) }
+                if n > 0 {
+                    Ok(Written::Some { n, mark, left: Left::Nothing, kept })
+                } else {
+                    Err(e)
+                }
             });
         }
         Ok(match n? {
             0 if stream.flow.credit() > 0 && left != Left::Nothing => Written::NoRoom { mark },
             0 => Written::NoCredit,
-            n => Written::Some { n, mark, left },
+            n => Written::Some { n, mark, left, kept },
         })
     }
 
-    /// Seals and sends what credit and the socket take now, without waiting.
+    /// Seals and sends what credit and the socket take now, without waiting. Who `keeps` what
+    /// it writes may have what that was sealed to.
     pub(crate) fn write_now(
         self: &Arc<Link>,
         stream: &Arc<Stream>,
         bufs: &[IoSlice<'_>],
+        keeps: bool,
     ) -> Result<Written> {
-        let written = self.try_write(stream, bufs)?;
+        let written = self.try_write(stream, bufs, keeps)?;
         if let Written::Some { n, .. } = written {
             stream.counters.sent(n);
         }
@@ -312,6 +328,8 @@ pub(crate) enum Written {
         n: usize,
         mark: u64,
         left: Left,
+        /// What it was sealed to, for who keeps it.
+        kept: Option<Kept>,
     },
     /// Too much waits for the socket already.
     NoRoom {

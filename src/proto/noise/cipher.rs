@@ -6,6 +6,7 @@
 //! come from, and why they are good, is told in [`schedule`].
 
 use std::fmt;
+use std::sync::Arc;
 
 use aws_lc_rs::aead::{
     AES_256_GCM, Aad, Algorithm, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey,
@@ -164,6 +165,31 @@ impl Sealer {
         let (key, number) = self.direction.frame()?;
         key.seal_in_place(number, buf).map_err(|_| not_sealed())
     }
+
+    /// The number of the frame that is sealed next.
+    pub(crate) fn position(&self) -> u64 {
+        self.direction.next
+    }
+
+    /// Opens again what was sealed from frame `first` on. `None`: that was under another
+    /// key, which is gone.
+    pub(crate) fn reopener(&self, first: u64) -> Option<Reopener> {
+        let Direction { key, turn, lasts, .. } = &self.direction;
+        (turn - lasts <= first).then(|| Reopener { key: key.clone(), first })
+    }
+}
+
+/// Opens the frames that a [`Sealer`] has sealed, for the end that has sealed them.
+pub(crate) struct Reopener {
+    key: Arc<Key>,
+    first: u64,
+}
+
+impl Reopener {
+    /// Opens the `n`th frame from the first on into `out`, which is `TAG` bytes shorter.
+    pub(crate) fn open_into(&self, n: u64, frame: &[u8], out: &mut [u8]) -> Result<()> {
+        self.key.open(self.first + n, &[], frame, out).map_err(|_| not_opened())
+    }
 }
 
 /// Opens the frames of one direction, in the order in which they were sealed.
@@ -223,7 +249,8 @@ impl fmt::Debug for Opener {
 
 /// The key of one direction, and the number of its next frame.
 struct Direction {
-    key: Key,
+    /// Shared with who may have to open again what it has sealed.
+    key: Arc<Key>,
     next: u64,
     /// The number that asks for more than a look: for another key, or for the end.
     turn: u64,
@@ -234,7 +261,7 @@ struct Direction {
 
 impl Direction {
     fn new(cipher: Cipher, secret: Secret, lasts: u64) -> Direction {
-        Direction { key: Key::new(cipher, &secret), next: 0, turn: lasts, secret, lasts }
+        Direction { key: Arc::new(Key::new(cipher, &secret)), next: 0, turn: lasts, secret, lasts }
     }
 
     /// Gives each number once, with the key for it, and none from `LAST_FRAME` on.
@@ -254,7 +281,7 @@ impl Direction {
             return Err(Error::new(ErrorCode::ConnectionAborted, what));
         }
         self.secret = schedule::next(&self.secret);
-        self.key = Key::new(self.key.cipher, &self.secret);
+        self.key = Arc::new(Key::new(self.key.cipher, &self.secret));
         self.turn = self.next.saturating_add(self.lasts).min(LAST_FRAME);
         Ok(())
     }

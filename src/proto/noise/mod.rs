@@ -20,6 +20,6 @@ pub(crate) use capabilities::Capabilities;
 pub use cipher::Cipher;
 #[cfg(test)]
 pub(crate) use cipher::pair;
-pub(crate) use cipher::{MAX_FRAME, MAX_PLAIN, Opener, Sealer, TAG};
+pub(crate) use cipher::{MAX_FRAME, MAX_PLAIN, Opener, Reopener, Sealer, TAG};
 pub(crate) use handshake::{Handshake, Progress, Secured};
 pub(crate) use identity::Identity;

@@ -1,6 +1,5 @@
 //! The states of a session at either end, and what a head does to them.
 
-use std::ops::DerefMut;
 use std::time::{Duration, Instant};
 
 use super::head::{Code, Gone, Hello, SessionId, Welcome};
@@ -177,11 +176,7 @@ impl Lifecycle {
     /// # Errors
     ///
     /// `ProtocolViolation`: the peer resumes what it cannot have. The session has ended.
-    pub(crate) fn welcomed<B: DerefMut<Target = [u8]>>(
-        &mut self,
-        welcome: &Welcome,
-        out: &mut Outgoing<B>,
-    ) -> Result<u64> {
+    pub(crate) fn welcomed(&mut self, welcome: &Welcome, out: &mut Outgoing) -> Result<u64> {
         debug_assert!(matches!(self.state, State::Awaiting(_)), "an answer to nothing");
         match out.resume(welcome.received) {
             Ok(again) => {
@@ -198,12 +193,7 @@ impl Lifecycle {
     }
 
     /// The opener is told that the session is not there.
-    pub(crate) fn gone<B: DerefMut<Target = [u8]>>(
-        &mut self,
-        gone: Gone,
-        out: &mut Outgoing<B>,
-        incoming: &Incoming,
-    ) -> Fate {
+    pub(crate) fn gone(&mut self, gone: Gone, out: &mut Outgoing, incoming: &Incoming) -> Fate {
         if let (Code::Busy, State::Awaiting(Some(outage))) = (gone.code, &self.state) {
             self.state = State::Lost(*outage);
             return Fate::Retry;
@@ -219,10 +209,10 @@ impl Lifecycle {
     /// # Errors
     ///
     /// What to answer instead. The session is as it was.
-    pub(crate) fn may_resume<B: DerefMut<Target = [u8]>>(
+    pub(crate) fn may_resume(
         &self,
         hello: &Hello,
-        out: &Outgoing<B>,
+        out: &Outgoing,
         incoming: &Incoming,
     ) -> Result<(), Gone> {
         if self.end().is_some() {
@@ -242,10 +232,10 @@ impl Lifecycle {
     /// # Errors
     ///
     /// As [`Lifecycle::may_resume`].
-    pub(crate) fn welcome<B: DerefMut<Target = [u8]>>(
+    pub(crate) fn welcome(
         &mut self,
         hello: &Hello,
-        out: &mut Outgoing<B>,
+        out: &mut Outgoing,
         incoming: &mut Incoming,
     ) -> Result<(Welcome, u64), Gone> {
         self.may_resume(hello, out, incoming)?;
@@ -291,11 +281,7 @@ impl Lifecycle {
     /// Whether everything has arrived at either end, and all that is open is whether the
     /// peer has the last receipt. An opener waits for that: a responder that lacks it
     /// hears of it by a Hello. What a responder has to say a Gone can say.
-    pub(crate) fn owes_receipt<B: DerefMut<Target = [u8]>>(
-        &self,
-        out: &Outgoing<B>,
-        incoming: &Incoming,
-    ) -> bool {
+    pub(crate) fn owes_receipt(&self, out: &Outgoing, incoming: &Incoming) -> bool {
         let done = out.is_delivered() && incoming.is_finished();
         done && self.end().is_none() && self.role == Role::Opener && !self.confirmed
     }
@@ -303,11 +289,7 @@ impl Lifecycle {
     /// Ends the session if everything has arrived at either end, and the peer needs it no
     /// more. To be asked whenever the peer has told what it received, and when its FIN
     /// arrives; also of a session that is lost.
-    pub(crate) fn complete<B: DerefMut<Target = [u8]>>(
-        &mut self,
-        out: &Outgoing<B>,
-        incoming: &Incoming,
-    ) -> bool {
+    pub(crate) fn complete(&mut self, out: &Outgoing, incoming: &Incoming) -> bool {
         let done = out.is_delivered() && incoming.is_finished();
         let complete = done && self.end().is_none() && !self.owes_receipt(out, incoming);
         if complete {

@@ -2,11 +2,12 @@
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
-use std::ops::DerefMut;
 #[cfg(test)]
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{Error, ErrorCode, Result};
+use crate::proto::yamux::Kept;
+use crate::resources::buffers::{self, Buffer};
 
 /// The bytes that may have to be sent again, and how far they have come.
 ///
@@ -21,11 +22,12 @@ use crate::error::{Error, ErrorCode, Result};
 ///   '- the peer has it, and its memory is free
 /// ```
 ///
-/// The memory is lent in pieces by whoever appends, and dropped as soon as all of a
-/// piece is acknowledged. It is not limited here: who appends asks for
-/// [`Outgoing::room`] first.
-pub(crate) struct Outgoing<B> {
-    chunks: VecDeque<Chunk<B>>,
+/// The memory is lent in pieces and given back as soon as all of a piece is acknowledged.
+/// It is not limited here: who appends asks for [`Outgoing::room`] first. What was sealed
+/// in one go is not copied: it stays as the carrier has it, and is opened again if that is
+/// lost.
+pub(crate) struct Outgoing {
+    chunks: VecDeque<Chunk>,
     /// Of all chunks.
     held: usize,
     acked: u64,
@@ -38,11 +40,41 @@ pub(crate) struct Outgoing<B> {
     fin_said: bool,
 }
 
-struct Chunk<B> {
-    data: B,
+struct Chunk {
+    data: Data,
     /// The position of its first byte.
     from: u64,
     filled: usize,
+}
+
+enum Data {
+    Plain(Buffer),
+    /// As a carrier has sealed it.
+    Sealed(Kept),
+}
+
+impl Chunk {
+    fn capacity(&self) -> usize {
+        match &self.data {
+            Data::Plain(data) => data.len(),
+            Data::Sealed(kept) => kept.capacity(),
+        }
+    }
+
+    /// What can still be put into it.
+    fn space(&mut self) -> &mut [u8] {
+        match &mut self.data {
+            Data::Plain(data) => &mut data[self.filled..],
+            Data::Sealed(_) => &mut [],
+        }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match &self.data {
+            Data::Plain(data) => &data[..self.filled],
+            Data::Sealed(_) => unreachable!("said again, and no new carrier had it opened"),
+        }
+    }
 }
 
 /// What is to be said next on the current carrier.
@@ -55,9 +87,9 @@ pub(crate) enum Next<'a> {
     Nothing,
 }
 
-impl<B: DerefMut<Target = [u8]>> Outgoing<B> {
+impl Outgoing {
     /// That of a new session: nothing was written.
-    pub(crate) fn new() -> Outgoing<B> {
+    pub(crate) fn new() -> Outgoing {
         Outgoing {
             chunks: VecDeque::new(),
             held: 0,
@@ -75,27 +107,57 @@ impl<B: DerefMut<Target = [u8]>> Outgoing<B> {
         usize::try_from(self.unacked()).map_or(0, |unacked| cap.saturating_sub(unacked))
     }
 
-    /// Adds `bytes` behind all that was written, in memory that `lend` gives: at
-    /// least as much as it is asked for, with whatever is in it.
-    pub(crate) fn append(&mut self, mut bytes: &[u8], lend: &mut dyn FnMut(usize) -> B) {
+    /// Adds the first `n` bytes of `bufs` behind all that was written.
+    pub(crate) fn append(&mut self, bufs: &[IoSlice<'_>], mut n: usize) {
         debug_assert!(!self.finished, "written behind the end");
+        for buf in bufs {
+            let part = &buf[..buf.len().min(n)];
+            self.copy(part);
+            n -= part.len();
+        }
+    }
+
+    fn copy(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
-            if self.chunks.back().is_none_or(|chunk| chunk.filled == chunk.data.len()) {
-                let most = self.held + bytes.len();
-                let sizes = [(LITTLE, LITTLE), (FEW, FEW - LITTLE)];
-                let size = sizes.into_iter().find(|&(up_to, _)| most <= up_to);
-                let data = lend(size.map_or(CHUNK, |(_, size)| size));
-                debug_assert!(!data.is_empty(), "memory without a byte");
+            let space = self.chunks.back_mut().map_or(&mut [][..], Chunk::space);
+            if space.is_empty() {
+                let data = buffers::take(self.next_size(bytes.len()));
                 self.held += data.len();
+                let data = Data::Plain(data);
                 self.chunks.push_back(Chunk { data, from: self.written, filled: 0 });
+                continue;
             }
-            let chunk = self.chunks.back_mut().expect("one with room was just made sure of");
-            let n = bytes.len().min(chunk.data.len() - chunk.filled);
-            chunk.data[chunk.filled..][..n].copy_from_slice(&bytes[..n]);
-            chunk.filled += n;
+            let n = bytes.len().min(space.len());
+            space[..n].copy_from_slice(&bytes[..n]);
+            self.chunks.back_mut().expect("one with space").filled += n;
             self.written += n as u64;
             bytes = &bytes[n..];
         }
+    }
+
+    /// How much memory to ask for, where `n` bytes are to be added.
+    fn next_size(&self, n: usize) -> usize {
+        // Between what was sealed, what is short stays so.
+        let sealed = matches!(self.chunks.back(), Some(Chunk { data: Data::Sealed(_), .. }));
+        let most = if sealed { n } else { self.held + n };
+        let sizes = [(LITTLE, LITTLE), (FEW, FEW - LITTLE)];
+        let size = sizes.into_iter().find(|&(up_to, size)| most <= up_to && n <= size);
+        size.map_or(CHUNK, |(_, size)| size)
+    }
+
+    /// The same, and the carrier has sealed them: nothing was behind. `kept` is what they
+    /// were sealed to, if the link leaves it to us.
+    pub(crate) fn append_sealed(&mut self, bufs: &[IoSlice<'_>], n: usize, kept: Option<Kept>) {
+        match kept.filter(|kept| kept.capacity() < WASTE * n) {
+            Some(kept) => {
+                self.held += kept.capacity();
+                let data = Data::Sealed(kept);
+                self.chunks.push_back(Chunk { data, from: self.written, filled: n });
+                self.written += n as u64;
+            }
+            None => self.append(bufs, n),
+        }
+        self.sealed(n);
     }
 
     /// Ends what is written. False if it was ended already.
@@ -130,8 +192,7 @@ impl<B: DerefMut<Target = [u8]>> Outgoing<B> {
         self.at < self.written
     }
 
-    /// The next `n` bytes were sealed on the current carrier. They may be appended
-    /// a moment before or after, but before anything else is done here.
+    /// The next `n` bytes were sealed on the current carrier.
     pub(crate) fn sealed(&mut self, n: usize) {
         self.at += n as u64;
         self.sent = self.sent.max(self.at);
@@ -182,8 +243,10 @@ impl<B: DerefMut<Target = [u8]>> Outgoing<B> {
     /// # Errors
     ///
     /// `ProtocolViolation` unless [`Outgoing::may_resume`]; nothing has changed then.
+    /// Those of [`Kept::open`]: then nothing can be said again any more.
     pub(crate) fn resume(&mut self, received: u64) -> Result<u64> {
         self.confirm(received)?;
+        self.open_sealed()?;
         self.at = received.min(self.written);
         self.fin_said = false;
         Ok(self.sent.min(self.written) - self.at)
@@ -241,7 +304,20 @@ impl<B: DerefMut<Target = [u8]>> Outgoing<B> {
     fn slice(&self, at: u64) -> &[u8] {
         let behind = self.chunks.partition_point(|chunk| chunk.from <= at);
         let chunk = &self.chunks[behind - 1];
-        &chunk.data[(at - chunk.from) as usize..chunk.filled]
+        &chunk.bytes()[(at - chunk.from) as usize..]
+    }
+
+    /// What was sealed for a carrier that is gone is sealed anew for the next.
+    fn open_sealed(&mut self) -> Result<()> {
+        for chunk in &mut self.chunks {
+            if let Data::Sealed(kept) = &chunk.data {
+                let mut plain = buffers::take(chunk.filled);
+                kept.open(&mut plain[..chunk.filled])?;
+                self.held = self.held - kept.capacity() + plain.len();
+                chunk.data = Data::Plain(plain);
+            }
+        }
+        Ok(())
     }
 
     fn free(&mut self, acked: u64) -> u64 {
@@ -251,7 +327,7 @@ impl<B: DerefMut<Target = [u8]>> Outgoing<B> {
         while let Some(first) = self.chunks.front()
             && first.from + first.filled as u64 <= acked
         {
-            self.held -= first.data.len();
+            self.held -= first.capacity();
             self.chunks.pop_front();
         }
         if self.chunks.is_empty() && self.chunks.capacity() > 8 {
@@ -292,6 +368,9 @@ const FIN: u64 = 1;
 /// The memory that is asked for at a time.
 pub(crate) const CHUNK: usize = 64 * 1024;
 
+/// What was sealed is kept in the memory that it is in unless that is so much larger.
+const WASTE: usize = 4;
+
 /// Conns that say little keep so much, those that say more a bit more: there may be
 /// thousands of either.
 const LITTLE: usize = 2 * 1024;
@@ -302,19 +381,35 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::proto::noise::pair;
+    use crate::proto::yamux::{Flow, MIN_STORAGE, Role, Tx};
 
-    fn outgoing(bytes: &[u8]) -> Outgoing<Vec<u8>> {
+    fn outgoing(bytes: &[u8]) -> Outgoing {
         let mut out = Outgoing::new();
         append(&mut out, bytes);
         out
     }
 
-    fn append(out: &mut Outgoing<Vec<u8>>, bytes: &[u8]) {
-        out.append(bytes, &mut |n| vec![0xee; n]);
+    fn append(out: &mut Outgoing, bytes: &[u8]) {
+        out.append(&[IoSlice::new(bytes)], bytes.len());
+    }
+
+    /// The same, sealed by a link that leaves it to be kept.
+    fn append_sealed(out: &mut Outgoing, link: &mut Tx, bytes: &[u8]) {
+        link.lend(buffers::take(MIN_STORAGE.max(bytes.len() + 1024)));
+        let (bufs, flow) = ([IoSlice::new(bytes)], Flow::new());
+        let (n, kept) = link.data_to_keep(1, &flow, &bufs).unwrap();
+        assert_eq!(n, bytes.len());
+        out.append_sealed(&bufs, n, kept);
+        drop(link.take().unwrap());
+    }
+
+    fn link() -> Tx {
+        Tx::new(pair(&[3; 32]).0, Role::Dialer)
     }
 
     /// All that the carrier has still to say.
-    fn say(out: &mut Outgoing<Vec<u8>>) -> (Vec<u8>, bool) {
+    fn say(out: &mut Outgoing) -> (Vec<u8>, bool) {
         let mut said = Vec::new();
         loop {
             match out.next() {
@@ -349,6 +444,42 @@ mod tests {
         assert_eq!(out.resume(13).unwrap(), 0);
         assert_eq!(say(&mut out), (Vec::new(), true));
         assert_eq!(out.ack(13).unwrap(), 0);
+    }
+
+    #[test]
+    fn what_a_lost_carrier_had_sealed_is_said_again_on_the_next() {
+        let (mut out, mut link) = (outgoing(b""), link());
+        let bytes: Vec<u8> = (0..100_000u32).map(|i| (i.wrapping_mul(i) >> 7) as u8).collect();
+        append_sealed(&mut out, &mut link, &bytes[..60_000]);
+        out.append_sealed(&[IoSlice::new(&bytes[60_000..60_010])], 10, None);
+        append_sealed(&mut out, &mut link, &bytes[60_010..]);
+        assert!(!out.is_behind() && out.unacked() == 100_000);
+        assert!(out.held() < 150_000, "as it was sealed, but for what is short: {}", out.held());
+        out.ack(70_000).unwrap();
+        assert!(out.held() < 75_000, "{}", out.held());
+        assert_eq!(out.resume(80_000).unwrap(), 20_000);
+        assert!(say(&mut out).0 == bytes[80_000..]);
+        // And once more, from memory that is plain by now.
+        assert_eq!(out.resume(90_000).unwrap(), 10_000);
+        assert!(say(&mut out).0 == bytes[90_000..]);
+        out.ack(100_000).unwrap();
+        assert_eq!(out.held(), 0);
+    }
+
+    #[test]
+    fn little_is_not_kept_in_much_memory() {
+        let mut out = outgoing(b"");
+        let mut link = link();
+        for _ in 0..100 {
+            link.lend(buffers::take(64 * 1024));
+            let bufs = [IoSlice::new(&[7; 1000])];
+            let (n, kept) = link.data_to_keep(1, &Flow::new(), &bufs).unwrap();
+            out.append_sealed(&bufs, n, kept);
+            drop(link.take().unwrap());
+        }
+        assert!(out.held() < 250_000, "{}", out.held());
+        out.resume(0).unwrap();
+        assert_eq!(say(&mut out).0, [7; 100_000]);
     }
 
     #[test]
@@ -409,9 +540,9 @@ mod tests {
     proptest! {
         #[test]
         fn every_byte_is_there_until_it_is_acknowledged_and_no_longer(
-            steps in prop::collection::vec((0..5u8, 0..200_000usize), 1..60),
+            steps in prop::collection::vec((0..6u8, 0..200_000usize), 1..60),
         ) {
-            let mut out = outgoing(b"");
+            let (mut out, mut link) = (outgoing(b""), link());
             let mut all: Vec<u8> = Vec::new();
             for (what, n) in steps {
                 let (acked, sent, at) = (out.acked as usize, out.sent as usize, out.at as usize);
@@ -429,12 +560,20 @@ mod tests {
                             out.sealed(n);
                         }
                     }
-                    3 => drop(out.ack((acked + n % (sent - acked + 1)) as u32).unwrap()),
+                    3 if out.at == out.written => {
+                        let n = out.room(1 << 20).min(n).min(100_000);
+                        let more: Vec<u8> = (0..n).map(|i| (all.len() + i) as u8 ^ 0x5c).collect();
+                        append_sealed(&mut out, &mut link, &more);
+                        all.extend(more);
+                    }
+                    3 | 4 => drop(out.ack((acked + n % (sent - acked + 1)) as u32).unwrap()),
                     _ => drop(out.resume((acked + n % (sent - acked + 1)) as u64).unwrap()),
                 }
                 prop_assert!(out.acked <= out.at && out.at <= out.sent);
                 prop_assert!(out.unacked() <= 1 << 20);
-                prop_assert!(out.held() as u64 <= out.unacked() + 2 * CHUNK as u64);
+                let (held, unacked) = (out.held() as u64, out.unacked());
+                let most = WASTE as u64 * unacked + (buffers::LARGE_BATCH + 2 * CHUNK) as u64;
+                prop_assert!(held <= most, "{held} for {unacked}");
             }
             let rest = out.at as usize;
             prop_assert_eq!(&say(&mut out).0[..], &all[rest..]);

@@ -10,9 +10,8 @@ use super::wire::{Rng, Wire};
 use crate::error::Result;
 use crate::proto::buf::RecvBuf;
 use crate::proto::noise::{Opener, Sealer};
-use crate::proto::yamux::{
-    Batch, Control, ControlQueue, Event, Flow, Role, Rx, STORAGE, StreamId, Tx,
-};
+use crate::proto::yamux::{Batch, Control, ControlQueue, Event, Flow, Role, Rx, StreamId, Tx};
+use crate::resources::buffers::LARGE_BATCH;
 
 /// What the halves are made of.
 pub(super) struct Keys {
@@ -36,7 +35,6 @@ pub(super) struct Mux {
     reserve: u32,
     /// Storage that is not lent.
     batch: Batch,
-    storage: Vec<u8>,
 }
 
 impl Mux {
@@ -53,7 +51,6 @@ impl Mux {
             pings: VecDeque::new(),
             reserve: 3 << 19,
             batch: Batch::default(),
-            storage: vec![0; STORAGE],
         }
     }
 
@@ -102,9 +99,6 @@ impl Mux {
         let n = self.batch.pending().len().min(n).min(wire.room());
         wire.write(&self.batch.pending()[..n]);
         self.batch.consume(n);
-        if let Some(storage) = self.batch.reclaim() {
-            self.storage = storage;
-        }
         Ok(n)
     }
 
@@ -228,9 +222,6 @@ impl Mux {
     }
 
     fn control(&mut self) -> Result<()> {
-        if self.tx.needs_storage() && !self.storage.is_empty() {
-            self.tx.lend(std::mem::take(&mut self.storage));
-        }
         self.tx.control(&mut self.queue)
     }
 
@@ -242,7 +233,7 @@ impl Mux {
 
     /// What is held at this end stays within its bounds.
     pub(super) fn check_memory(&self) {
-        assert!(self.tx.pending() <= STORAGE);
+        assert!(self.tx.pending() <= LARGE_BATCH);
         assert!(self.queue.reply_bytes() <= 300 * self.streams.len());
         assert!(self.rx.len() <= self.streams.len());
     }

@@ -8,6 +8,7 @@
 mod control;
 mod flow;
 mod frame;
+mod kept;
 mod out;
 mod records;
 mod rx;
@@ -20,10 +21,11 @@ mod window;
 pub(crate) use control::{Control, ControlQueue};
 pub(crate) use flow::{Flow, INITIAL_WINDOW};
 pub(crate) use frame::{Role, StreamId};
+pub(crate) use kept::Kept;
 pub(crate) use out::Batch;
 pub(crate) use records::{Body, MIN_RECV_BUF};
 pub(crate) use rx::{Event, Rx};
 #[cfg(test)]
-pub(crate) use tx::STORAGE;
+pub(crate) use tx::MIN_STORAGE;
 pub(crate) use tx::Tx;
 pub(crate) use window::{MAX_WINDOW, RecvWindow};

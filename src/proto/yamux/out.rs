@@ -1,19 +1,47 @@
 //! The Noise frames that wait to be written.
 
+use std::mem;
+use std::ops::Deref;
+use std::sync::Arc;
+
 use super::records::PREFIX;
 use crate::proto::noise::{MAX_FRAME, MAX_PLAIN, TAG};
+use crate::resources::buffers::Buffer;
+
+/// Memory that is lent. Shared, it stays as it is until nobody has it any more.
+enum Storage {
+    Own(Buffer),
+    Shared(Arc<Buffer>),
+}
+
+impl Default for Storage {
+    fn default() -> Storage {
+        Storage::Own(Buffer::default())
+    }
+}
+
+impl Deref for Storage {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Storage::Own(data) => data,
+            Storage::Shared(data) => data,
+        }
+    }
+}
 
 /// Storage that is lent, with whole Noise frames in it.
 #[derive(Default)]
 pub(super) struct Outbox {
-    data: Vec<u8>,
+    data: Storage,
     end: usize,
 }
 
 impl Outbox {
-    pub(super) fn lend(&mut self, storage: Vec<u8>) {
+    pub(super) fn lend(&mut self, storage: Buffer) {
         debug_assert!(self.end == 0, "storage was lent over what is pending");
-        *self = Outbox { data: storage, end: 0 };
+        *self = Outbox { data: Storage::Own(storage), end: 0 };
     }
 
     pub(super) fn has_storage(&self) -> bool {
@@ -30,13 +58,26 @@ impl Outbox {
 
     /// Everything that is pending, with the storage that it is in.
     pub(super) fn take(&mut self) -> Batch {
-        let Outbox { data, end } = std::mem::take(self);
+        let Outbox { data, end } = mem::take(self);
         Batch { data, start: 0, end }
+    }
+
+    /// Shares what is pending with who keeps it: nothing is added any more.
+    pub(super) fn share(&mut self) -> Arc<Buffer> {
+        let data = match mem::take(&mut self.data) {
+            Storage::Own(data) => Arc::new(data),
+            Storage::Shared(data) => data,
+        };
+        self.data = Storage::Shared(data.clone());
+        data
     }
 
     /// How many bytes may be pending before nothing more fits.
     pub(super) fn room(&self) -> usize {
-        self.data.len() - self.end
+        match &self.data {
+            Storage::Own(data) => data.len() - self.end,
+            Storage::Shared(_) => 0,
+        }
     }
 
     /// How long the longest plaintext of one more Noise frame may be.
@@ -47,15 +88,23 @@ impl Outbox {
     /// Where the plaintext of the next frame goes, and behind it the tag. Until
     /// `commit`, nothing is pending yet.
     pub(super) fn next(&mut self, plain: usize) -> &mut [u8] {
-        &mut self.data[self.end + PREFIX..][..plain + TAG]
+        &mut self.own()[PREFIX..][..plain + TAG]
     }
 
     /// The frame in `next` is sealed.
     pub(super) fn commit(&mut self, plain: usize) {
         let len = plain + TAG;
         debug_assert!(len <= MAX_FRAME);
-        self.data[self.end..][..PREFIX].copy_from_slice(&(len as u16).to_be_bytes());
+        self.own()[..PREFIX].copy_from_slice(&(len as u16).to_be_bytes());
         self.end += PREFIX + len;
+    }
+
+    /// What is left of it.
+    fn own(&mut self) -> &mut [u8] {
+        match &mut self.data {
+            Storage::Own(data) => &mut data[self.end..],
+            Storage::Shared(_) => &mut [],
+        }
     }
 }
 
@@ -63,7 +112,7 @@ impl Outbox {
 /// it was taken.
 #[derive(Default)]
 pub(crate) struct Batch {
-    data: Vec<u8>,
+    data: Storage,
     start: usize,
     end: usize,
 }
@@ -83,14 +132,6 @@ impl Batch {
     /// How much memory it has.
     pub(crate) fn capacity(&self) -> usize {
         self.data.len()
-    }
-
-    /// Its storage, if nothing is pending.
-    pub(crate) fn reclaim(&mut self) -> Option<Vec<u8>> {
-        if self.data.is_empty() || self.start < self.end {
-            return None;
-        }
-        Some(std::mem::take(self).data)
     }
 }
 

@@ -5,9 +5,11 @@ use std::io::IoSlice;
 use super::control::ControlQueue;
 use super::flow::Flow;
 use super::frame::{Flags, Header, Role, StreamId};
+use super::kept::Kept;
 use super::out::{Batch, OVERHEAD, Outbox};
 use crate::error::Result;
 use crate::proto::noise::{MAX_PLAIN, Sealer, TAG};
+use crate::resources::buffers::Buffer;
 
 /// Seals what is to be written into storage that is lent to it, and holds it
 /// until it is taken to the socket.
@@ -80,6 +82,27 @@ impl Tx {
             taken += n;
         }
         Ok(taken)
+    }
+
+    /// The same, in storage that is shared from then on with what is returned beside: it
+    /// takes nothing more before it is taken itself. `None`: nothing was sealed, or its key
+    /// has changed in the middle.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tx::data`].
+    pub(crate) fn data_to_keep(
+        &mut self,
+        id: StreamId,
+        flow: &Flow,
+        bufs: &[IoSlice<'_>],
+    ) -> Result<(usize, Option<Kept>)> {
+        self.close()?;
+        let (from, first) = (self.out.pending(), self.sealer.position());
+        let n = self.data(id, false, flow, bufs)?;
+        let opener = self.sealer.reopener(first).filter(|_| n > 0);
+        let keep = |opener| Kept::new(self.out.share(), from, self.out.pending(), opener);
+        Ok((n, opener.map(keep)))
     }
 
     /// The same for a short one that others may follow: they share a frame until something
@@ -179,7 +202,7 @@ impl Tx {
 
     /// Lends the storage to seal into: initialised, as long as what may be
     /// pending, best [`STORAGE`] and never below [`MIN_STORAGE`].
-    pub(crate) fn lend(&mut self, storage: Vec<u8>) {
+    pub(crate) fn lend(&mut self, storage: Buffer) {
         debug_assert!(storage.len() >= MIN_STORAGE, "storage that holds no whole frame");
         self.out.lend(storage);
     }
@@ -237,7 +260,7 @@ impl Tx {
 
     fn provide_storage(&mut self) {
         if self.needs_storage() {
-            self.lend(vec![0; STORAGE]);
+            self.lend(Buffer::from(vec![0; STORAGE]));
         }
     }
 }

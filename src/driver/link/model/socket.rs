@@ -2,7 +2,7 @@
 //! asked for.
 
 use std::collections::VecDeque;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, IoSlice, Write};
 
 use shuttle::rand::{Rng, thread_rng};
 use shuttle::sync::Condvar;
@@ -257,6 +257,11 @@ impl Write for &Socket {
         });
         self.busy.store(false, SeqCst);
         result
+    }
+
+    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).collect();
+        self.write(&bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -211,6 +211,25 @@ fn the_number_goes_on_under_the_next_key() {
 }
 
 #[test]
+fn who_has_sealed_opens_again_what_its_present_key_has_sealed() {
+    let (mut sealer, _) = renewing([4, 4]);
+    let frames: Vec<_> = (0..7u8).map(|n| sealed(&mut sealer, &[n; 20])).collect();
+    assert_eq!(sealer.position(), 7);
+    assert!((0..4).all(|first| sealer.reopener(first).is_none()), "under the key before");
+    let opener = sealer.reopener(5).expect("under the present key");
+    // It lasts beyond that key.
+    (0..4).for_each(|_| drop(sealed(&mut sealer, b"more")));
+    assert!(sealer.reopener(5).is_none());
+    let mut out = [0; 20];
+    for (n, frame) in frames[5..].iter().enumerate() {
+        opener.open_into(n as u64, frame, &mut out).unwrap();
+        assert_eq!(out, [5 + n as u8; 20]);
+        assert!(opener.open_into(n as u64 + 1, frame, &mut out).is_err(), "another's number");
+    }
+    assert!(opener.open_into(0, &frames[4], &mut out).is_err());
+}
+
+#[test]
 fn libp2ps_own_cipher_keeps_its_key_for_good() {
     let (sealer, opener) = pair(Cipher::ChaCha20Poly1305);
     assert_eq!((sealer.direction.turn, opener.direction.turn), (LAST_FRAME, LAST_FRAME));

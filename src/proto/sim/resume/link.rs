@@ -8,16 +8,19 @@ use crate::error::Result;
 use crate::proto::buf::RecvBuf;
 use crate::proto::multistream::{Dialer, Listener};
 use crate::proto::noise::pair;
-use crate::proto::resume::{Gone, HeadReader, Hello, Welcome};
+use crate::proto::resume::{Gone, HeadReader, Hello, MAX_HEAD, Welcome};
 use crate::proto::sim::wire::Wire;
 use crate::proto::yamux::{
-    Batch, Control, ControlQueue, Event, Flow, MIN_RECV_BUF, Role, Rx, StreamId, Tx,
+    Batch, Control, ControlQueue, Event, Flow, Kept, MIN_RECV_BUF, MIN_STORAGE, Role, Rx, StreamId,
+    Tx,
 };
+use crate::resources::buffers;
 
 pub(super) struct LinkEnd {
     rx: Rx<StreamId>,
     pub(super) tx: Tx,
     batch: Batch,
+    keeps: bool,
     pub(super) queue: ControlQueue,
     buf: RecvBuf,
     pub(super) streams: BTreeMap<StreamId, Stream>,
@@ -72,6 +75,7 @@ impl LinkEnd {
             rx,
             tx: Tx::new(sealer, role),
             batch: Batch::default(),
+            keeps: false,
             queue: ControlQueue::new(32),
             buf: RecvBuf::new(vec![0; MIN_RECV_BUF]),
             streams: BTreeMap::new(),
@@ -84,7 +88,7 @@ impl LinkEnd {
         let id = self.tx.next_id().expect("there are far more ids than streams");
         let flow = Flow::new();
         self.rx.insert(id, flow.clone(), id);
-        self.tx.control(&mut self.queue)?;
+        self.say_queued()?;
         let n = self.tx.data(id, true, &flow, &[IoSlice::new(first)])?;
         assert_eq!(n, first.len(), "a head waits for room");
         self.streams.insert(id, Stream { flow, use_, head: 0 });
@@ -93,13 +97,36 @@ impl LinkEnd {
 
     /// Whether a head finds room.
     pub(super) fn has_room(&self) -> bool {
-        self.is_alive && self.tx.pending() + self.batch.pending().len() < 4 * 1024
+        self.is_alive && self.tx.fits(MAX_HEAD) && self.batch.pending().len() < 4 * 1024
     }
 
     /// Seals what of `bytes` credit and room allow.
     pub(super) fn write(&mut self, id: StreamId, flow: &Flow, bytes: &[u8]) -> Result<usize> {
-        self.tx.control(&mut self.queue)?;
+        self.say_queued()?;
         self.tx.data(id, false, flow, &[IoSlice::new(bytes)])
+    }
+
+    /// The same, and it may be kept as it was sealed: every other time it is.
+    pub(super) fn write_to_keep(
+        &mut self,
+        id: StreamId,
+        flow: &Flow,
+        bytes: &[u8],
+    ) -> Result<(usize, Option<Kept>)> {
+        self.say_queued()?;
+        self.keeps = !self.keeps;
+        if self.keeps {
+            return self.tx.data_to_keep(id, flow, &[IoSlice::new(bytes)]);
+        }
+        Ok((self.tx.data(id, false, flow, &[IoSlice::new(bytes)])?, None))
+    }
+
+    fn say_queued(&mut self) -> Result<()> {
+        if self.tx.needs_storage() {
+            // So little that what is written in one go fills a good part of it.
+            self.tx.lend(buffers::take(MIN_STORAGE));
+        }
+        self.tx.control(&mut self.queue)
     }
 
     pub(super) fn say(&mut self, control: Control) {
@@ -117,7 +144,7 @@ impl LinkEnd {
         if !self.is_alive {
             return Ok(0);
         }
-        self.tx.control(&mut self.queue)?;
+        self.say_queued()?;
         if self.batch.pending().is_empty() {
             self.batch = self.tx.take()?;
         }

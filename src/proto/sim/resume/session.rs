@@ -1,6 +1,7 @@
 //! One end of a session, and the application above it.
 
 use std::collections::VecDeque;
+use std::io::IoSlice;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use crate::proto::yamux::{Control, Flow, INITIAL_WINDOW, RecvWindow, StreamId};
 
 pub(super) struct Session {
     pub(super) life: Lifecycle,
-    pub(super) out: Outgoing<Vec<u8>>,
+    pub(super) out: Outgoing,
     pub(super) incoming: Incoming,
     /// What bytes flow on now, if there is one.
     pub(super) carrier: Option<Carrier>,
@@ -130,13 +131,16 @@ impl Session {
             let bytes = said(self.app.number, by_opener, self.app.wrote, n);
             let taken = match &self.carrier {
                 Some(carrier) if !self.out.is_behind() => {
-                    let taken = links[carrier.link].write(carrier.id, &carrier.flow, bytes)?;
-                    self.out.sealed(taken);
+                    let link = &mut links[carrier.link];
+                    let (taken, kept) = link.write_to_keep(carrier.id, &carrier.flow, bytes)?;
+                    self.out.append_sealed(&[IoSlice::new(bytes)], taken, kept);
                     taken
                 }
-                _ => n,
+                _ => {
+                    self.out.append(&[IoSlice::new(bytes)], n);
+                    n
+                }
             };
-            self.out.append(&bytes[..taken], &mut |n| vec![0xee; n]);
             self.app.wrote += taken;
             progress |= taken > 0;
         }
@@ -193,7 +197,7 @@ impl Session {
     /// What is held at this end stays within its bounds.
     pub(super) fn check_memory(&self) {
         assert!(self.out.unacked() <= REPLAY as u64);
-        assert!(self.out.held() <= REPLAY + 2 * 64 * 1024);
+        assert!(self.out.held() <= 4 * REPLAY + 2 * 64 * 1024);
         assert!(self.inbox.len() <= INITIAL_WINDOW as usize, "the inbox grows above its window");
         assert_eq!(self.inbox.len() as u64, self.incoming.unread());
     }

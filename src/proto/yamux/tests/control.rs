@@ -171,7 +171,7 @@ fn a_stream_that_is_forgotten_says_no_more() {
 fn a_reply_longer_than_the_storage_goes_out_in_parts() {
     let (sealer, _) = pair(&[7; 32]);
     let mut tx = Tx::new(sealer, Role::Dialer);
-    tx.lend(vec![0; MIN_STORAGE]);
+    tx.lend(Buffer::from(vec![0; MIN_STORAGE]));
     let mut queue = ControlQueue::new(32);
     let sent = bytes(1, 50_000);
     queue.push(reply(2, &Flow::new(), &sent)).unwrap();

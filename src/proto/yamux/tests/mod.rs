@@ -16,6 +16,7 @@ use super::tx::Tx;
 use crate::error::{ErrorCode, Result};
 use crate::proto::buf::RecvBuf;
 use crate::proto::noise::{MAX_PLAIN, Sealer, TAG, pair};
+use crate::resources::buffers::Buffer;
 
 /// A peer that says whatever a test wants, to an [`Rx`] of the listener's.
 struct Peer {

@@ -1,6 +1,7 @@
 //! Data goes out in the frames that speed and other nodes want.
 
 use super::super::control::{Control, ControlQueue};
+use super::super::out::OVERHEAD;
 use super::super::tx::{MIN_STORAGE, STORAGE};
 use super::*;
 
@@ -166,26 +167,66 @@ fn what_the_socket_took_in_part_goes_on_where_it_was() {
 }
 
 #[test]
-fn storage_goes_with_what_is_pending_and_comes_back_once_nothing_is() {
+fn storage_goes_with_what_is_pending() {
     let (mut tx, _, flow) = connected();
     assert!(tx.needs_storage());
-    assert!(tx.take().unwrap().reclaim().is_none());
-    tx.lend(vec![0; MIN_STORAGE]);
-    assert_eq!(tx.take().unwrap().reclaim().map(|s| s.len()), Some(MIN_STORAGE));
-    tx.lend(vec![0; MIN_STORAGE]);
+    assert_eq!(tx.take().unwrap().capacity(), 0);
+    tx.lend(Buffer::from(vec![0; MIN_STORAGE]));
+    assert_eq!(tx.take().unwrap().capacity(), MIN_STORAGE);
+    tx.lend(Buffer::from(vec![0; MIN_STORAGE]));
     let n = send(&mut tx, 1, true, &flow, &bytes(8, 100_000));
     assert!(n > 0 && tx.pending() <= MIN_STORAGE);
-    let mut batch = tx.take().unwrap();
+    let batch = tx.take().unwrap();
     assert!(tx.needs_storage() && tx.pending() == 0);
-    assert!(batch.reclaim().is_none());
-    batch.consume(batch.pending().len());
-    assert_eq!(batch.reclaim().map(|s| s.len()), Some(MIN_STORAGE));
+    assert_eq!((batch.pending().len(), batch.capacity()), (n + 12 + 2 * OVERHEAD, MIN_STORAGE));
+}
+
+#[test]
+fn what_is_kept_opens_to_what_was_written() {
+    for n in [1, 4096, 4097, MAX_PLAIN, 64 << 10, MAX_PLAIN + 4096, 100_000, 250_000] {
+        let (mut tx, mut peer, flow) = connected();
+        let (first, sent) = (bytes(1, 300), bytes(2, n));
+        assert_eq!(send(&mut tx, 1, true, &flow, &first), first.len());
+        let (a, b) = sent.split_at(n / 3);
+        let bufs = [IoSlice::new(a), IoSlice::new(b)];
+        let (taken, kept) = tx.data_to_keep(1, &flow, &bufs).unwrap();
+        let kept = kept.expect("something was sealed");
+        // Nothing is put behind it, where it is kept.
+        assert_eq!((taken, send(&mut tx, 1, false, &flow, b"more")), (n, 0));
+        assert!(!tx.fits(1));
+        let batch = tx.take().unwrap();
+        assert_eq!(kept.capacity(), batch.capacity());
+        assert!(heard(&batch, &mut peer) == [first, sent.clone()].concat());
+        drop(batch);
+        let mut opened = vec![0; n];
+        kept.open(&mut opened).unwrap();
+        assert!(opened == sent, "{n} bytes");
+        for wrong in [n - 1, n + 1] {
+            assert!(kept.open(&mut vec![0; wrong]).is_err(), "{wrong} bytes for {n}");
+        }
+    }
+}
+
+#[test]
+fn as_much_is_kept_as_credit_and_storage_let_through() {
+    let (mut tx, _, flow) = connected();
+    let sent = bytes(3, 200_000);
+    tx.lend(Buffer::from(vec![0; 68 << 10]));
+    let (n, kept) = tx.data_to_keep(1, &flow, &[IoSlice::new(&sent)]).unwrap();
+    assert!((MAX_PLAIN..68 << 10).contains(&n), "{n}");
+    let mut opened = vec![0; n];
+    kept.unwrap().open(&mut opened).unwrap();
+    assert!(opened == sent[..n]);
+    drop(tx.take().unwrap());
+    flow.spend(flow.credit() as u32);
+    let (n, kept) = tx.data_to_keep(1, &flow, &[IoSlice::new(&sent)]).unwrap();
+    assert!(n == 0 && kept.is_none());
 }
 
 #[test]
 fn what_fits_goes_out_whole_and_what_does_not_fits_once_more_was_taken() {
     let (mut tx, _, bulk) = connected();
-    tx.lend(vec![0; 68 << 10]);
+    tx.lend(Buffer::from(vec![0; 68 << 10]));
     send(&mut tx, 1, true, &bulk, &bytes(1, 64 << 10));
     let first = bytes(2, 8 << 10);
     assert!(!tx.fits(first.len()), "no room behind it");
@@ -235,7 +276,7 @@ fn short_writes_that_follow_each_other_share_a_frame() {
 #[test]
 fn what_joins_a_frame_stays_within_credit_and_storage() {
     let (mut tx, _, flow) = connected();
-    tx.lend(vec![0; MIN_STORAGE]);
+    tx.lend(Buffer::from(vec![0; MIN_STORAGE]));
     flow.spend((256 << 10) - 150);
     let join = |tx: &mut Tx, flow: &Flow, n| tx.join(1, flow, &[IoSlice::new(&bytes(1, n))]);
     assert_eq!(join(&mut tx, &flow, 100).unwrap(), 100);

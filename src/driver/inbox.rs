@@ -115,6 +115,13 @@ impl Inbox {
         }
     }
 
+    /// Takes over what waits in another, behind its own.
+    pub(crate) fn append(&mut self, mut other: Inbox) {
+        self.len += other.len;
+        self.capacity += other.capacity;
+        self.chunks.append(&mut other.chunks);
+    }
+
     /// Keeps what waits in no more room than it needs.
     pub(crate) fn shrink(&mut self) {
         if self.len == 0 {

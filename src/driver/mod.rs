@@ -17,6 +17,7 @@ mod waiter;
 pub(crate) use carrier::{Answer as HeadAnswer, Answered, Carries, Curious, Greeted, Watcher};
 pub(crate) use doorman::{Door, Pass, Reception};
 pub(crate) use handshake::Secured;
+pub(crate) use inbox::Inbox;
 pub(crate) use link::{
     Left, Link, LinkLimits, Negotiated, Offer, Opening, Owner, Patience, Written,
 };

@@ -398,8 +398,16 @@ impl State {
         self.throw_away()
     }
 
+    /// What waits, to be read elsewhere: whoever reads here fails with `why`, even if the
+    /// peer has finished.
+    pub(crate) fn leave(&mut self, why: &Error) -> Inbox {
+        self.end = Some(End::Broken(why.clone()));
+        self.account.hold(0);
+        std::mem::take(&mut self.inbox)
+    }
+
     /// What waits is thrown away, and was not read. Returns how much it was.
-    pub(crate) fn throw_away(&mut self) -> usize {
+    pub(super) fn throw_away(&mut self) -> usize {
         let n = self.inbox.clear();
         self.account.hold(0);
         n

@@ -1,11 +1,12 @@
 //! The streams that carry a session, one after the other.
 
-use std::collections::VecDeque;
+use std::io::IoSliceMut;
 use std::sync::Arc;
 
-use crate::driver::{Fate, Link, Stream, Waiters};
+use crate::driver::{Fate, Inbox, Link, Stream, Waiters};
 use crate::error::Error;
 use crate::proto::yamux::INITIAL_WINDOW;
+use crate::resources::budget::{Account, Budget};
 
 /// A stream of a link.
 pub(super) struct Carrier {
@@ -30,21 +31,24 @@ impl Carrier {
     }
 }
 
-/// The one that bytes go to, those that have something left to read, and who waits
-/// for the next.
+/// The one that bytes go to, what is left to read of those before, and who waits for the
+/// next.
 pub(super) struct Carriers {
     pub(super) current: Option<Arc<Carrier>>,
-    /// Oldest first.
-    old: VecDeque<Arc<Carrier>>,
+    /// What came on those that were lost and was not read: nothing else is kept of them,
+    /// however many they were.
+    left: Inbox,
+    /// What that takes of the host's memory.
+    account: Account,
     /// The last one that was current.
     last: Option<Arc<Carrier>>,
     /// What this end had when the last one was lost.
     pub(super) received: u64,
     /// The peer had finished by then.
     pub(super) finished: bool,
-    /// Unread bytes of the old ones, which the current one's window does without.
+    /// How much was left when the current one's window was made, which does without it.
     occupied: usize,
-    /// Those of them that are more than a window.
+    /// What of it is more than a window.
     debt: usize,
     /// Why what was not read is gone: there is no end behind it any more.
     spoiled: Option<Error>,
@@ -52,11 +56,12 @@ pub(super) struct Carriers {
 }
 
 impl Carriers {
-    pub(super) fn new(first: Option<Arc<Carrier>>) -> Carriers {
+    pub(super) fn new(first: Option<Arc<Carrier>>, memory: Arc<Budget>) -> Carriers {
         Carriers {
             last: first.clone(),
             current: first,
-            old: VecDeque::new(),
+            left: Inbox::default(),
+            account: Account::new(memory),
             received: 0,
             finished: false,
             occupied: 0,
@@ -71,34 +76,47 @@ impl Carriers {
         self.last.as_ref()
     }
 
-    /// Where the next byte to read is, or will be; and whether that is an old one.
-    pub(super) fn source(&self) -> Option<(Arc<Carrier>, bool)> {
-        let old = self.old.front().map(|carrier| (carrier.clone(), true));
-        old.or_else(|| self.current.as_ref().map(|carrier| (carrier.clone(), false)))
-    }
-
-    /// The current one is lost, and nothing more is kept of what comes on it.
-    pub(super) fn detach(&mut self) {
+    /// The current one is lost, for this reason, and nothing more is kept of what comes on it.
+    pub(super) fn detach(&mut self, why: &Error) {
         let Some(carrier) = self.current.take() else { return };
         self.received = carrier.received();
-        self.finished |= carrier.stream.state.lock().finished();
-        if carrier.unread() > 0 {
-            self.old.push_back(carrier);
-        }
+        let left = {
+            let mut stream = carrier.stream.state.lock();
+            self.finished |= stream.finished();
+            stream.leave(why)
+        };
+        self.left.append(left);
+        self.left_changed();
     }
 
-    /// An old one was read to its end.
-    pub(super) fn drained(&mut self, carrier: &Arc<Carrier>) {
-        self.old.retain(|old| !Arc::ptr_eq(old, carrier));
+    /// Whether something is left to read of those before the current one.
+    pub(super) fn has_left(&self) -> bool {
+        !self.left.is_empty()
+    }
+
+    /// Takes what fits of that; returns how much.
+    pub(super) fn read_left(&mut self, bufs: &mut [IoSliceMut<'_>]) -> usize {
+        let n = self.left.read(bufs);
+        self.left_changed();
+        n
+    }
+
+    /// Copies what fits of it and keeps it.
+    pub(super) fn peek_left(&self, buf: &mut [u8]) -> usize {
+        self.left.peek(buf)
+    }
+
+    fn left_changed(&mut self) {
+        self.left.shrink();
+        self.account.hold(self.left.capacity());
     }
 
     /// How much the peer may send on the next one, and notes what it does without.
     pub(super) fn window(&mut self) -> u32 {
-        let unread: usize = self.old.iter().map(|carrier| carrier.unread()).sum();
-        let window = WINDOW.saturating_sub(unread);
-        self.occupied = unread;
-        self.debt = unread.saturating_sub(WINDOW);
-        window as u32
+        let left = self.left.len();
+        self.occupied = left;
+        self.debt = left.saturating_sub(WINDOW);
+        WINDOW.saturating_sub(left) as u32
     }
 
     /// What this end has of the session by now.
@@ -119,27 +137,24 @@ impl Carriers {
         self.waiters.wake();
     }
 
-    /// Something was read of an old one: how much more the peer may send now.
+    /// Some of what was left was read: how much more the peer may send now.
     pub(super) fn repay(&mut self) -> usize {
-        let unread: usize = self.old.iter().map(|carrier| carrier.unread()).sum();
-        let freed = self.occupied.saturating_sub(unread);
+        let freed = self.occupied.saturating_sub(self.left.len());
         self.occupied -= freed;
         let owed = freed.min(self.debt);
         self.debt -= owed;
         freed - owed
     }
 
-    /// What came on old ones and was not read is thrown away.
+    /// What was left is thrown away.
     pub(super) fn discard(&mut self) {
-        for carrier in self.old.drain(..) {
-            // The last one stays for what is known of it.
-            carrier.stream.state.lock().throw_away();
-        }
+        self.left.clear();
+        self.left_changed();
     }
 
     /// The same, though somebody may want it. Nothing if all was read.
     pub(super) fn spoil(&mut self, why: Error) {
-        if !self.old.is_empty() {
+        if self.has_left() {
             self.spoiled = Some(why);
             self.discard();
             self.waiters.wake();
@@ -153,7 +168,7 @@ impl Carriers {
 
     /// Bytes that wait to be read.
     pub(super) fn unread(&self) -> usize {
-        self.old.iter().chain(&self.current).map(|carrier| carrier.unread()).sum()
+        self.left.len() + self.current.as_ref().map_or(0, |carrier| carrier.unread())
     }
 }
 

@@ -8,7 +8,7 @@
 //! | phase | reads | writes | left when |
 //! |---|---|---|---|
 //! | `Opening` | - | - | the peer welcomes it: `Attached`; else there is no conn |
-//! | `Attached` | the carriers' inboxes, oldest first | sealed at once, and kept | the link is lost: `Lost`; it is closed or the stream reset: `Ended`; both ends have finished and the peer knows it too: `Ended` |
+//! | `Attached` | what is left of carriers before, then the carrier's inbox | sealed at once, and kept | the link is lost: `Lost`; it is closed or the stream reset: `Ended`; both ends have finished and the peer knows it too: `Ended` |
 //! | `Lost` | what had arrived, then they wait | kept, then they wait | a new carrier is welcomed: `Attached`; the time is over or the peer knows it no more: `Ended` |
 //! | `Ended` | what had arrived, then the end or the error | the error | never |
 //!
@@ -177,7 +177,8 @@ impl Session {
         first: Option<Arc<Carrier>>,
     ) -> Arc<Session> {
         let limits = &sessions.limits;
-        let outgoing = Outgoing::new(limits.replay, sessions.resources.memory.clone());
+        let memory = &sessions.resources.memory;
+        let outgoing = Outgoing::new(limits.replay, memory.clone());
         let phase = if first.is_some() { Phase::Attached } else { Phase::Opening };
         Arc::new_cyclic(|me| Session {
             peer,
@@ -190,7 +191,7 @@ impl Session {
             state: Mutex::new(State {
                 phase,
                 epoch: 0,
-                carriers: Carriers::new(first),
+                carriers: Carriers::new(first, memory.clone()),
                 deaf: false,
                 last_receipt: LastReceipt::default(),
                 released: None,

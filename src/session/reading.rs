@@ -1,11 +1,14 @@
-//! Reading: of the oldest carrier that has something, until there is one.
+//! Reading: of what is left of the carriers that were lost, then of the present one, until
+//! there is one.
 
 use std::io::IoSliceMut;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::carriers::Carrier;
-use super::{Phase, Session};
+use parking_lot::MutexGuard;
+
+use super::carriers::{Carrier, Carriers};
+use super::{Phase, Session, State};
 use crate::driver::{Patience, Waiter};
 use crate::error::Result;
 
@@ -19,26 +22,10 @@ impl Session {
         if bufs.iter().all(|b| b.is_empty()) {
             return Ok(Some(0));
         }
-        self.at_the_source(patience, |carrier, old, patience| {
-            self.read_from(carrier, old, bufs, patience)
+        self.at_the_source(patience, |place| match place {
+            Place::Left(carriers) => Ok(Some(carriers.read_left(bufs))),
+            Place::On(carrier) => carrier.link.read(&carrier.stream, bufs, patience),
         })
-    }
-
-    /// The same of this carrier, which was an `old` one when it was looked for.
-    pub(super) fn read_from(
-        &self,
-        carrier: &Carrier,
-        old: bool,
-        bufs: &mut [IoSliceMut<'_>],
-        patience: Patience,
-    ) -> Result<Option<usize>> {
-        let n = carrier.link.read(&carrier.stream, bufs, patience)?;
-        // One that was current may be old by now.
-        let old = old || carrier.link.death().is_some();
-        if old && n.is_some_and(|n| n > 0) {
-            self.grant_what_was_read();
-        }
-        Ok(n)
     }
 
     /// Copies what waits without taking it; blocks like `read`.
@@ -46,25 +33,33 @@ impl Session {
         if buf.is_empty() {
             return Ok(Some(0));
         }
-        self.at_the_source(patience, |carrier, _, patience| {
-            carrier.link.peek(&carrier.stream, buf, patience)
+        self.at_the_source(patience, |place| match place {
+            Place::Left(carriers) => Ok(Some(carriers.peek_left(buf))),
+            Place::On(carrier) => carrier.link.peek(&carrier.stream, buf, patience),
         })
     }
 
     fn at_the_source(
         &self,
         patience: Patience,
-        mut take: impl FnMut(&Carrier, bool, Patience) -> Result<Option<usize>>,
+        mut take: impl FnMut(Place<'_>) -> Result<Option<usize>>,
     ) -> Result<Option<usize>> {
         let mut me = None;
         loop {
             match self.source(me.as_ref()) {
-                Source::Carrier(carrier, old) => match take(&carrier, old, patience) {
+                Source::Left(mut state) => {
+                    let taken = take(Place::Left(&mut state.carriers));
+                    drop(state);
+                    self.grant_what_was_read();
+                    return taken;
+                }
+                Source::Carrier(carrier) => match take(Place::On(&carrier)) {
                     Ok(n) => return Ok(n),
                     Err(e) if self.is_current(&carrier) => {
                         return Err(self.broken().unwrap_or(e));
                     }
-                    Err(_) => self.leave_behind(&carrier),
+                    // It was lost: what was not read of it is left.
+                    Err(_) => {}
                 },
                 Source::Found(found) => return found.map(Some),
                 Source::Nothing => match (&me, patience) {
@@ -82,7 +77,7 @@ impl Session {
 
     /// Where the next byte is. With `me`, whoever finds nothing is woken when that
     /// changes.
-    fn source(&self, me: Option<&Arc<Waiter>>) -> Source {
+    fn source(&self, me: Option<&Arc<Waiter>>) -> Source<'_> {
         let mut state = self.state.lock();
         if state.deaf {
             return Source::Found(Ok(0));
@@ -90,11 +85,14 @@ impl Session {
         if let Some(why) = state.carriers.spoiled() {
             return Source::Found(Err(why.clone()));
         }
-        if let Some((carrier, old)) = state.carriers.source() {
-            return Source::Carrier(carrier, old);
+        if state.carriers.has_left() {
+            return Source::Left(state);
         }
         if state.carriers.finished {
             return Source::Found(Ok(0));
+        }
+        if let Some(carrier) = &state.carriers.current {
+            return Source::Carrier(carrier.clone());
         }
         if let Some((why, _)) = &state.closing {
             return Source::Found(Err(why.clone()));
@@ -119,13 +117,6 @@ impl Session {
         state.carriers.current.as_ref().is_some_and(|current| Arc::ptr_eq(current, carrier))
     }
 
-    /// One that was lost was read to its end.
-    fn leave_behind(&self, carrier: &Arc<Carrier>) {
-        self.state.lock().carriers.drained(carrier);
-        // Whoever read the rest may not have seen that it was fenced.
-        self.grant_what_was_read();
-    }
-
     /// Sleeps until there is news of the session. `false`: the time is over.
     pub(super) fn sleep(&self, me: &Arc<Waiter>, patience: Patience) -> bool {
         me.park(patience.deadline());
@@ -133,7 +124,7 @@ impl Session {
         patience.deadline().is_none_or(|at| at > Instant::now())
     }
 
-    /// Something of an old carrier was read: the peer may send so much more.
+    /// Some of what was left was read: the peer may send so much more.
     pub(super) fn grant_what_was_read(&self) {
         let (n, current) = {
             let mut state = self.state.lock();
@@ -147,9 +138,18 @@ impl Session {
     }
 }
 
-enum Source {
-    /// There, or where it will be; whether that is an old one.
-    Carrier(Arc<Carrier>, bool),
+/// Where the next byte is.
+enum Source<'a> {
+    /// Among what is left.
+    Left(MutexGuard<'a, State>),
+    /// There, or where it will be.
+    Carrier(Arc<Carrier>),
     Found(Result<usize>),
     Nothing,
+}
+
+/// Where bytes are taken.
+enum Place<'a> {
+    Left(&'a mut Carriers),
+    On(&'a Carrier),
 }

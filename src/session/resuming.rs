@@ -43,7 +43,7 @@ impl Session {
             Some(Fate::Lost(why)) if !complete || self.is_needed(&mut state, &current.link) => {
                 let now = Instant::now();
                 self.counters.losses.fetch_add(1, Relaxed);
-                state.carriers.detach();
+                state.carriers.detach(&why);
                 state.last_receipt.lose();
                 let deadline = now + self.keeping_time(state.timeout, current.link.dialled);
                 let link = &current.link;

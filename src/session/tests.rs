@@ -64,24 +64,70 @@ fn a_session_that_goes_on_again_is_not_given_up_as_lost() {
     assert_eq!(&buf, b"on");
 }
 
-/// A reader that looked for bytes before a loss takes them after the resumption: the
-/// peer's window counts them all the same.
+/// A reader that looked for bytes before a loss finds them where they are then, and the
+/// peer may send as much again.
 #[test]
-fn what_a_late_reader_takes_is_granted() {
-    let Ends { near, mut far, session, .. } = ends();
+fn what_is_left_of_a_lost_carrier_is_read_and_granted() {
+    let Ends { mut near, mut far, session, .. } = ends();
     let full = 256 * 1024;
     far.write_all(&vec![7; full]).unwrap();
     eventually("a shut window", || near.stats().unread == full);
-    let mut all = vec![0; full];
     let source = session.current().unwrap();
     cut(&source);
     eventually("a resumption", || near.stats().resumes == 1 && far.stats().resumes == 1);
-    let late = session.read_from(&source, false, &mut [IoSliceMut::new(&mut all)], Patience::None);
-    assert_eq!(late.unwrap(), Some(full));
+    let mut all = vec![0; full];
+    let bufs = &mut [IoSliceMut::new(&mut all)];
+    source.link.read(&source.stream, bufs, Patience::None).unwrap_err();
+    assert_eq!(near.peek(&mut all).unwrap(), full);
+    near.read_exact(&mut all).unwrap();
+    assert!(all.iter().all(|&byte| byte == 7));
     far.write_all(b"more").unwrap();
     let mut more = [0; 4];
-    (&near).read_exact(&mut more).unwrap();
+    near.read_exact(&mut more).unwrap();
     assert_eq!(&more, b"more");
+}
+
+/// Whoever looked on the carrier that brought the peer's end does not find it there before
+/// what is left.
+#[test]
+fn an_end_comes_behind_what_is_left_of_its_carrier() {
+    let Ends { mut near, mut far, session, .. } = ends();
+    far.write_all(b"left").unwrap();
+    far.shutdown(Shutdown::Write).unwrap();
+    eventually("the end", || session.state.lock().carriers.is_finished());
+    let source = session.current().unwrap();
+    cut(&source);
+    eventually("a resumption", || near.stats().resumes == 1);
+    let mut buf = [0; 5];
+    let bufs = &mut [IoSliceMut::new(&mut buf)];
+    source.link.read(&source.stream, bufs, Patience::None).unwrap_err();
+    assert_eq!(near.read(&mut buf).unwrap(), 4);
+    assert_eq!(near.read(&mut buf).unwrap(), 0);
+}
+
+/// However often a connection is lost, nothing is kept of it but what was not read.
+#[test]
+fn unread_bytes_hold_no_lost_connection() {
+    let Ends { mut near, mut far, session, .. } = ends();
+    let rounds = 40;
+    let mut links = Vec::new();
+    for round in 1..=rounds {
+        far.write_all(&[round]).unwrap();
+        eventually("a byte", || near.stats().unread == usize::from(round));
+        let carrier = session.current().unwrap();
+        links.push(Arc::downgrade(&carrier.link));
+        cut(&carrier);
+        let times = u64::from(round);
+        eventually("a resumption", || {
+            near.stats().resumes == times && far.stats().resumes == times
+        });
+    }
+    eventually("all are let go", || links.iter().all(|link| link.strong_count() == 0));
+    let memory = session.sessions.resources.memory.used();
+    assert!(memory < 16 * 1024, "{memory} bytes for {rounds}");
+    let mut all = vec![0; usize::from(rounds)];
+    near.read_exact(&mut all).unwrap();
+    assert!(all.into_iter().eq(1..=rounds), "in their order");
 }
 
 /// All has arrived and both ends know it: a flush has nothing to wait for.
@@ -93,7 +139,7 @@ fn a_flush_behind_the_end_returns_whatever_became_of_the_connection() {
     eventually("the end", || matches!(session.state.lock().phase, Phase::Ended(None)));
     cut(&session.current().unwrap());
     near.flush().unwrap();
-    session.state.lock().carriers.detach();
+    session.state.lock().carriers.detach(&Error::new(ErrorCode::ConnectionReset, "lost"));
     near.flush().unwrap();
 }
 

@@ -1,7 +1,7 @@
 //! The side that answers.
 
 use super::line::{self, HeaderReader, LineReader};
-use super::{LIST, NOT_AVAILABLE, fault, quoted, violation};
+use super::{NOT_AVAILABLE, fault, quoted, starts_as_ours, violation};
 use crate::error::Result;
 
 /// Answers proposals until one is served.
@@ -73,11 +73,8 @@ fn read_proposals(
 }
 
 fn is_served(line: &str, serves: &mut dyn FnMut(&str) -> bool) -> Result<bool> {
-    if line == LIST {
-        return Ok(false);
-    }
     match fault(line) {
-        None => Ok(serves(line)),
+        None => Ok(starts_as_ours(line) && serves(line)),
         Some(fault) => Err(violation(format!("the protocol name {} {fault}", quoted(line)))),
     }
 }
@@ -146,8 +143,17 @@ mod tests {
     }
 
     #[test]
+    fn a_name_without_a_slash_is_not_served_and_the_next_one_may_be() {
+        let wire = [GREETING, b"\x07chat/2\n\x03na\n\x01\n\x07/noise\n"].concat();
+        let mut out = Vec::new();
+        let (n, agreed) = Listener::new().read(&wire, &mut out, &mut |p| p != "/").unwrap();
+        assert_eq!((n, agreed.as_deref()), (wire.len(), Some("/noise")));
+        assert_eq!(out, [GREETING, b"\x03na\n\x03na\n\x03na\n\x07/noise\n"].concat());
+    }
+
+    #[test]
     fn a_peers_bad_names_are_violations() {
-        for name in ["", "noise", "na", &format!("/{}", "x".repeat(MAX_NAME))] {
+        for name in ["/a\nb", &"x".repeat(MAX_NAME + 1), &format!("/{}", "x".repeat(MAX_NAME))] {
             let mut wire = GREETING.to_vec();
             line::write(name, &mut wire);
             let error = Listener::new().read(&wire, &mut Vec::new(), &mut |_| true);

@@ -20,7 +20,8 @@
 //! Both hold at most one incomplete line, and only as much of it as has arrived.
 //!
 //! `ls` asks for a list of what a listener serves. It is deprecated and gets `na`.
-//! So does `/libp2p/simultaneous-connect`, after which go proposes what it wants.
+//! So does `/libp2p/simultaneous-connect`, after which go proposes what it wants; and so
+//! does any other name without the `/` that ours start with, which is a convention only.
 //!
 //! Specification: <https://github.com/multiformats/multistream-select> and
 //! <https://github.com/libp2p/specs/blob/master/connections/README.md>.
@@ -44,7 +45,8 @@ pub(crate) const MAX_NAME: usize = 1000;
 /// [`ErrorCode::InvalidInput`] if it does not start with `/`, has a newline, or is
 /// longer than [`MAX_NAME`].
 pub(crate) fn check_name(protocol: &str) -> Result<()> {
-    match fault(protocol) {
+    let start = (!starts_as_ours(protocol)).then_some("does not start with '/'");
+    match start.or_else(|| fault(protocol)) {
         None => Ok(()),
         Some(fault) => Err(Error::new(
             ErrorCode::InvalidInput,
@@ -53,11 +55,14 @@ pub(crate) fn check_name(protocol: &str) -> Result<()> {
     }
 }
 
-/// What is wrong with the name of a protocol.
+/// Whether it starts as the names of our own do.
+fn starts_as_ours(protocol: &str) -> bool {
+    protocol.starts_with('/')
+}
+
+/// What is wrong with the name of a protocol, be it ours or a peer's.
 fn fault(protocol: &str) -> Option<&'static str> {
-    if !protocol.starts_with('/') {
-        Some("does not start with '/'")
-    } else if protocol.contains('\n') {
+    if protocol.contains('\n') {
         Some("has a newline")
     } else if protocol.len() > MAX_NAME {
         Some("is longer than 1000 bytes")
@@ -80,7 +85,6 @@ fn violation(what: impl Into<String>) -> Error {
 }
 
 const NOT_AVAILABLE: &str = "na";
-const LIST: &str = "ls";
 
 #[cfg(test)]
 mod tests {

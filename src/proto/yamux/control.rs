@@ -151,11 +151,13 @@ impl ControlQueue {
         self.reply_bytes -= freed;
     }
 
-    /// Moves as many whole frames as fit into `out`; returns their length.
+    /// Moves as many whole frames as fit into `out`; returns their length. None where a
+    /// reply comes first and `out` has room for its header only.
     pub(super) fn fill(&mut self, out: &mut [u8]) -> usize {
         let mut out = Filler { out, len: 0 };
         self.fill_ordered(&mut out);
-        while out.fits(Header::LEN) {
+        // What is left of those that are ordered may fit less well than what is behind.
+        while self.ordered.is_empty() && out.fits(Header::LEN) {
             let header = if let Some((id, received)) = self.receipts.pop_first() {
                 Header::received(id, received)
             } else if let Some((id, delta)) = self.windows.pop_first() {

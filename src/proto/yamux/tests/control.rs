@@ -187,6 +187,24 @@ fn a_reply_longer_than_the_storage_goes_out_in_parts() {
     assert!(got == sent);
 }
 
+/// A reply needs room for a byte behind its header; what comes behind it does not.
+#[test]
+fn nothing_overtakes_an_end_into_the_last_room_there_is() {
+    let mut queue = ControlQueue::new(32);
+    queue.push(Control::Received { id: 6, received: 1 }).unwrap();
+    queue.push(reply(2, &Flow::new(), b"yes")).unwrap();
+    queue.push(Control::Fin { id: 4 }).unwrap();
+    queue.push(Control::Ping(5)).unwrap();
+    assert_eq!(queue.fill(&mut [0; Header::LEN]), 0);
+    assert!(!queue.is_empty(), "it goes on where there is more");
+    let mut out = [0; 100];
+    let n = queue.fill(&mut out);
+    let data = Header::data(2, Flags::NONE, 3).encode();
+    let fin = Header::window(4, Flags::FIN, 0).encode();
+    let (receipt, ping) = (Header::received(6, 1).encode(), Header::ping(Flags::SYN, 5).encode());
+    assert_eq!(out[..n], [&data[..], b"yes", &fin, &receipt, &ping].concat());
+}
+
 #[test]
 fn floods_that_make_us_answer_end_the_connection() {
     type Make = fn(u32) -> Control;

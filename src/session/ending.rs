@@ -168,9 +168,8 @@ impl Session {
         self.writer.lock().clear();
         if let Phase::Lost(outage) = before {
             self.sessions.strike_off(outage.number);
-            if let Some(carrier) = outage.asking {
-                self.sessions.stop_asking(&self.peer);
-                carrier.link.reset(&carrier.stream);
+            if let Some(asking) = outage.asking {
+                asking.abandon();
             }
             if !quiet {
                 self.note_end(outage.link, outage.since, &why);
@@ -204,6 +203,7 @@ impl Session {
             self.settle_for_good();
         }
         let waits = delivered && self.owes_receipt();
+        let mut asking = None;
         let (ended, released, current, received) = {
             let mut state = self.state.lock();
             let over = delivered && !waits && state.carriers.is_finished();
@@ -212,15 +212,16 @@ impl Session {
                 state.carriers.waiters.wake();
                 if let Phase::Lost(outage) = before {
                     self.sessions.strike_off(outage.number);
-                    if outage.asking.is_some() {
-                        self.sessions.stop_asking(&self.peer);
-                    }
+                    asking = outage.asking;
                 }
             }
             let ended = matches!(state.phase, Phase::Ended(_));
             let received = state.carriers.received_so_far();
             (ended, state.released.is_some(), state.carriers.current.clone(), received)
         };
+        if let Some(asking) = asking {
+            asking.abandon();
+        }
         if released
             && (ended || delivered)
             && let Some(carrier) = current

@@ -52,7 +52,7 @@ use parking_lot::Mutex;
 use self::carriers::{Carrier, Carriers};
 use self::outgoing::Outgoing;
 use self::receipt::LastReceipt;
-use self::resuming::Requests;
+use self::resuming::{Asking, Requests};
 use crate::driver::reactor::Task;
 use crate::driver::{Link, Priority, Stream, Watcher};
 use crate::error::Error;
@@ -141,9 +141,7 @@ struct Outage {
     link: u64,
     dials: bool,
     why: Error,
-    /// A carrier whose head is not answered yet, and since when.
-    asking: Option<Arc<Carrier>>,
-    asked: Option<Instant>,
+    asking: Option<Asking>,
     /// No other is asked for before.
     not_before: Instant,
     /// Attempts that the peer had no room for.
@@ -160,7 +158,6 @@ impl Outage {
             dials: link.dialled,
             why,
             asking: None,
-            asked: None,
             not_before: since,
             refused: 0,
         }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::carriers::Carrier;
+use super::table::PlaceToAsk;
 use super::{Outage, Phase, Session};
 use crate::driver::{
     Answered, Carries, Curious, Fate, Greeted, HeadAnswer, Link, Opening, Patience, Stream, Watcher,
@@ -15,6 +16,21 @@ use crate::driver::{
 use crate::error::{Error, ErrorCode};
 use crate::proto::resume::{Code, Gone, Hello, Welcome, verdict};
 use crate::resources::events::Event;
+
+/// A stream of ours that is to be the next carrier: its head is not answered yet.
+pub(super) struct Asking {
+    pub(super) carrier: Arc<Carrier>,
+    pub(super) since: Instant,
+    #[expect(dead_code, reason = "held as long as it asks")]
+    pub(super) place: PlaceToAsk,
+}
+
+impl Asking {
+    /// Whatever the answer is, nobody goes on with it.
+    pub(super) fn abandon(self) {
+        self.carrier.link.reset(&self.carrier.stream);
+    }
+}
 
 /// A stream of the peer's that is to be the next carrier.
 pub(super) struct Request {
@@ -99,31 +115,25 @@ impl Session {
         }
         let Some(lines) = self.sessions.lines.upgrade() else { return };
         let Some(link) = lines.line(&self.peer) else { return };
-        if !self.sessions.start_asking(&self.peer) {
-            return;
-        }
-        let asked = self.ask_on(&link);
+        let Some(place) = self.sessions.place_to_ask(&self.peer) else { return };
+        let carrier = self.ask_on(&link);
+        let asking = carrier.map(|carrier| Asking { carrier, since: now, place });
         let mut state = self.state.lock();
-        if let Phase::Lost(outage) = &mut state.phase {
-            outage.asked = Some(now);
-            outage.asking = asked;
-            if outage.asking.is_none() {
-                outage.not_before = now + BUSY;
-                drop(state);
-                self.sessions.stop_asking(&self.peer);
-                self.wake_at(now + BUSY);
-            } else {
-                drop(state);
-                self.wake_at(now + self.sessions.limits.answer);
+        let Phase::Lost(outage) = &mut state.phase else {
+            // It ended meanwhile.
+            drop(state);
+            if let Some(asking) = asking {
+                asking.abandon();
             }
             return;
+        };
+        let at = now + if asking.is_some() { self.sessions.limits.answer } else { BUSY };
+        if asking.is_none() {
+            outage.not_before = at;
         }
+        outage.asking = asking;
         drop(state);
-        // It ended meanwhile.
-        self.sessions.stop_asking(&self.peer);
-        if let Some(carrier) = asked {
-            carrier.link.reset(&carrier.stream);
-        }
+        self.wake_at(at);
     }
 
     fn ask_on(&self, link: &Arc<Link>) -> Option<Arc<Carrier>> {
@@ -145,16 +155,25 @@ impl Session {
 
     /// Looks whether the peer has answered.
     pub(super) fn hear_answer(&self, now: Instant) {
-        let (carrier, asked) = {
+        let (carrier, since) = {
             let state = self.state.lock();
             let Phase::Lost(outage) = &state.phase else { return };
-            let Some(asking) = outage.asking.clone() else { return };
-            (asking, outage.asked)
+            let Some(asking) = &outage.asking else { return };
+            (asking.carrier.clone(), asking.since)
         };
         let (answered, fate) = {
             let mut state = carrier.stream.state.lock();
             (state.take_answer(), state.fate().cloned())
         };
+        if answered.is_none() && fate.is_none() {
+            if now >= since + self.sessions.limits.answer {
+                // Never a reset: the peer may have made it its carrier.
+                let what = "the peer did not answer the resumption of a conn in time";
+                carrier.link.die(Error::new(ErrorCode::ConnectionReset, what));
+            }
+            return;
+        }
+        self.stop_asking();
         match (answered, fate) {
             (Some(Answered::Head(HeadAnswer::Ok(welcome))), _) => self.welcomed(&carrier, welcome),
             (Some(Answered::Head(HeadAnswer::Err(gone))), _) => self.sent_away(&carrier, gone),
@@ -162,16 +181,18 @@ impl Session {
                 let gone = Gone { code: Code::Invalid, received: 0 };
                 self.sent_away(&carrier, gone);
             }
-            (None, Some(fate)) => self.unanswered(now, matches!(fate, Fate::Over(_))),
-            (None, None) => {
-                let late = asked.is_none_or(|at| now >= at + self.sessions.limits.answer);
-                if late {
-                    // Never a reset: the peer may have made it its carrier.
-                    let what = "the peer did not answer the resumption of a conn in time";
-                    carrier.link.die(Error::new(ErrorCode::ConnectionReset, what));
-                }
-            }
+            (None, fate) => self.unanswered(now, matches!(fate, Some(Fate::Over(_)))),
         }
+    }
+
+    /// What it had asked was answered, or will not be. Whoever ended it meanwhile has taken
+    /// that already.
+    fn stop_asking(&self) {
+        let mut state = self.state.lock();
+        let Phase::Lost(outage) = &mut state.phase else { return };
+        let asking = outage.asking.take();
+        drop(state);
+        drop(asking);
     }
 
     /// The stream ended before it was answered: the peer had no room, or its link is
@@ -180,14 +201,12 @@ impl Session {
         {
             let mut state = self.state.lock();
             let Phase::Lost(outage) = &mut state.phase else { return };
-            outage.asking = None;
             outage.not_before = now;
             if refused {
                 outage.refused += 1;
                 outage.not_before += BUSY * outage.refused.min(10);
             }
         }
-        self.sessions.stop_asking(&self.peer);
         if refused {
             self.set_alarm();
         }
@@ -196,12 +215,10 @@ impl Session {
     }
 
     fn welcomed(&self, carrier: &Arc<Carrier>, welcome: Welcome) {
-        self.sessions.stop_asking(&self.peer);
         let mut out = self.writer_with_acks();
         let Ok(replayed) = out.resume(welcome.received) else {
             drop(out);
             let what = "the peer has more of a conn than was sent, or less than it had";
-            self.clear_asking();
             carrier.link.reset(&carrier.stream);
             return self.give_up(Error::new(ErrorCode::ConnectionReset, what));
         };
@@ -214,8 +231,6 @@ impl Session {
             carrier.link.release(&carrier.stream);
             return self.unanswered(Instant::now(), true);
         }
-        self.sessions.stop_asking(&self.peer);
-        self.clear_asking();
         carrier.link.release(&carrier.stream);
         let mut out = self.writer.lock();
         let _ = out.confirm(gone.received);
@@ -230,12 +245,6 @@ impl Session {
             ErrorCode::ConnectionReset,
             format!("the peer came back, but {why}"),
         ));
-    }
-
-    fn clear_asking(&self) {
-        if let Phase::Lost(outage) = &mut self.state.lock().phase {
-            outage.asking = None;
-        }
     }
 
     // The responder.

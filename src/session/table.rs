@@ -1,5 +1,6 @@
 //! The sessions of a host.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Weak};
@@ -88,6 +89,31 @@ pub(super) struct Lost {
     /// All has arrived, and only the peer may not know it: it is the first to go.
     complete: bool,
     pub(super) session: Weak<Session>,
+}
+
+/// A place among the heads that a peer has not answered; dropped, it is free.
+pub(super) struct PlaceToAsk {
+    sessions: Arc<Sessions>,
+    peer: PeerId,
+}
+
+impl Drop for PlaceToAsk {
+    fn drop(&mut self) {
+        let was_full = {
+            let mut table = self.sessions.table.lock();
+            let Entry::Occupied(mut asking) = table.asking.entry(self.peer) else { return };
+            let before = *asking.get();
+            *asking.get_mut() -= 1;
+            if before == 1 {
+                asking.remove();
+            }
+            before == MOST_ASKING
+        };
+        if was_full {
+            // Others may wait for it.
+            self.sessions.lost_of(&self.peer).iter().for_each(|session| session.stirred());
+        }
+    }
 }
 
 /// What names a session at this host. The roles are apart: nobody resumes a session
@@ -255,30 +281,13 @@ impl Sessions {
         self.changed.notify_all();
     }
 
-    /// A place among the heads that the peer has not answered.
-    pub(super) fn start_asking(&self, peer: &PeerId) -> bool {
+    /// A place among the heads that the peer has not answered, if there is one.
+    pub(super) fn place_to_ask(self: &Arc<Sessions>, peer: &PeerId) -> Option<PlaceToAsk> {
         let mut table = self.table.lock();
         let asking = table.asking.entry(*peer).or_default();
         let fits = *asking < MOST_ASKING;
         *asking += usize::from(fits);
-        fits
-    }
-
-    /// It is free again: for others that wait.
-    pub(super) fn stop_asking(&self, peer: &PeerId) {
-        let mut table = self.table.lock();
-        let left = table.asking.get_mut(peer).map(|n| {
-            *n -= 1;
-            *n
-        });
-        match left {
-            Some(0) => drop(table.asking.remove(peer)),
-            Some(n) if n + 1 == MOST_ASKING => {
-                drop(table);
-                self.lost_of(peer).iter().for_each(|session| session.stirred());
-            }
-            _ => {}
-        }
+        fits.then(|| PlaceToAsk { sessions: self.clone(), peer: *peer })
     }
 
     /// Those without a carrier.

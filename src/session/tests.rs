@@ -4,10 +4,11 @@ use std::io::{ErrorKind, IoSliceMut, Read, Write};
 use std::net::Shutdown;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::carriers::Carrier;
-use super::{Phase, Session};
+use super::resuming::Asking;
+use super::{Outage, Phase, Session};
 use crate::driver::Patience;
 use crate::error::{Error, ErrorCode};
 use crate::testing::eventually;
@@ -213,4 +214,63 @@ fn an_accept_queue_is_free_while_a_conn_in_it_is_busy() {
     taken.recv_timeout(Duration::from_secs(20)).expect("the queue is free");
     drop(busy);
     accepted.join().unwrap().unwrap();
+}
+
+/// Places to ask are as many as were given back.
+#[test]
+fn a_place_to_ask_is_given_back_once() {
+    let Ends { near, session, .. } = ends();
+    let peer = near.peer_id();
+    let take = || session.sessions.place_to_ask(&peer);
+    let mut places: Vec<_> = std::iter::from_fn(take).collect();
+    assert_eq!(places.len(), 64);
+    for free in [1, 3, 64] {
+        places.truncate(64 - free);
+        places.extend(std::iter::from_fn(take));
+        assert_eq!(places.len(), 64);
+    }
+}
+
+/// Whatever ends a session that asks: its stream goes, and others may ask.
+#[test]
+fn a_session_that_ends_while_it_asks_leaves_no_stream_behind() {
+    let finished = |session: &Session| {
+        // The peer's end had come on a carrier before, and nobody owes anything.
+        let mut state = session.state.lock();
+        let why = Error::new(ErrorCode::NotConnected, "the host is being closed");
+        state.carriers.finished = true;
+        state.closing = Some((why, Instant::now() + Duration::from_secs(10)));
+        drop(state);
+        session.finish_if_over(Instant::now());
+    };
+    let given_up = |session: &Session| session.give_up(Error::new(ErrorCode::Io, "by a test"));
+    for end in [&finished as &dyn Fn(&Session), &given_up] {
+        let Ends { near, mut far, session, client, _listener } = ends();
+        near.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(far.read(&mut [0]).unwrap(), 0);
+        eventually("its end is confirmed", || session.settled.load(SeqCst));
+        // It asks on a stream that nobody answers: of another conn.
+        let _other = Conn::connect(&client, near.peer_id(), "/x").unwrap();
+        let (mut other_far, _) = _listener.accept().unwrap();
+        other_far.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let others = session.sessions.live(None);
+        let other = others.iter().find(|one| !Arc::ptr_eq(one, &session)).unwrap();
+        let (carrier, sessions) = (other.current().unwrap(), &session.sessions);
+        {
+            let (now, why) = (Instant::now(), Error::new(ErrorCode::ConnectionReset, "lost"));
+            let (number, _) = sessions.enlist(&session, true, false);
+            let place = sessions.place_to_ask(&near.peer_id()).unwrap();
+            let mut state = session.state.lock();
+            state.carriers.detach(&why);
+            let deadline = now + Duration::from_secs(10);
+            let mut outage = Outage::new(number, &carrier.link, why, now, deadline);
+            outage.asking = Some(Asking { carrier: carrier.clone(), since: now, place });
+            state.phase = Phase::Lost(outage);
+        }
+        end(&session);
+        assert!(matches!(session.state.lock().phase, Phase::Ended(_)));
+        assert_eq!(other_far.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+        let take = || sessions.place_to_ask(&near.peer_id());
+        assert_eq!(std::iter::from_fn(take).take(64).collect::<Vec<_>>().len(), 64);
+    }
 }

@@ -29,6 +29,7 @@
 mod carriers;
 mod channel;
 mod ending;
+mod graves;
 mod opening;
 mod outgoing;
 mod reading;

@@ -1,7 +1,7 @@
 //! The sessions of a host.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -11,6 +11,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::Session;
 use super::carriers::Carrier;
+use super::graves::Graves;
 use crate::driver::{Carries, Greeted, Link, Stream, Watcher, reactor};
 use crate::error::{Error, ErrorCode, Result};
 use crate::proto::resume::{Code, Gone, Hello, SessionId, Welcome, verdict};
@@ -68,9 +69,7 @@ pub(super) struct Table {
     pub(super) lost: BTreeMap<u64, Lost>,
     lost_of: HashMap<PeerId, usize>,
     next_lost: u64,
-    /// Ended ones that a peer may ask for still, and what this end had of them.
-    graves: HashMap<Key, u64>,
-    grave_order: VecDeque<(Instant, Key)>,
+    graves: Graves,
     /// Heads that the peer has not answered.
     asking: HashMap<PeerId, usize>,
     /// Peers that a thread redials, and how often it has since a session was resumed.
@@ -156,7 +155,7 @@ impl Sessions {
         let key = Key { peer: link.peer, id: hello.id, opener: false };
         let known = {
             let table = self.table.lock();
-            if let Some(&received) = table.graves.get(&key) {
+            if let Some(received) = table.graves.get(&key) {
                 return gone(Code::Ended, received);
             }
             table.live.get(&key).cloned()
@@ -211,16 +210,10 @@ impl Sessions {
         let mut table = self.table.lock();
         let key = session.key();
         if table.live.remove(&key).is_some() && !session.opener {
-            table.graves.insert(key, received);
             let until = now + self.limits.timeout + self.limits.detection;
-            table.grave_order.push_back((until, key));
+            table.graves.add(key, received, until);
         }
-        while let Some((until, key)) = table.grave_order.front().copied()
-            && (until <= now || table.grave_order.len() > MOST_GRAVES)
-        {
-            table.grave_order.pop_front();
-            table.graves.remove(&key);
-        }
+        table.graves.forget(now);
         drop(table);
         self.tell();
     }
@@ -355,10 +348,8 @@ pub(super) fn too_many() -> Error {
     Error::new(ErrorCode::ConnectionReset, what)
 }
 
-/// Ended sessions that are remembered.
-const MOST_GRAVES: usize = 4096;
 /// Sessions without a carrier, of one peer and in all.
-const MOST_LOST_OF_PEER: usize = 1024;
-const MOST_LOST: usize = 8192;
+pub(super) const MOST_LOST_OF_PEER: usize = 1024;
+pub(super) const MOST_LOST: usize = 8192;
 /// Heads of one host that one peer has not answered: fewer than it negotiates at once.
 const MOST_ASKING: usize = 64;

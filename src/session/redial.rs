@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use libp2p_identity::PeerId;
 
 use super::Sessions;
-use super::table::Table;
 use crate::backoff::Backoff;
 use crate::error::{Error, ErrorCode};
 
@@ -95,13 +94,6 @@ impl Sessions {
             }
             self.changed.wait_until(&mut table, until);
         }
-    }
-}
-
-impl Table {
-    /// Whether a session waits for a link to this peer that this host has to dial.
-    fn wants(&self, peer: &PeerId) -> bool {
-        self.lost.values().any(|lost| lost.peer == *peer && lost.dials)
     }
 }
 

@@ -66,8 +66,8 @@ pub(crate) struct Counters {
 pub(super) struct Table {
     live: HashMap<Key, Arc<Session>>,
     /// Without a carrier, in the order in which they lost it.
-    pub(super) lost: BTreeMap<u64, Lost>,
-    lost_of: HashMap<PeerId, usize>,
+    lost: BTreeMap<u64, Lost>,
+    lost_of: HashMap<PeerId, LostOf>,
     next_lost: u64,
     graves: Graves,
     /// Heads that the peer has not answered.
@@ -81,13 +81,13 @@ pub(super) struct Table {
 }
 
 /// One without a carrier.
-pub(super) struct Lost {
-    pub(super) peer: PeerId,
+struct Lost {
+    peer: PeerId,
     /// This host dialled the link that was lost, and so dials again.
-    pub(super) dials: bool,
+    dials: bool,
     /// All has arrived, and only the peer may not know it: it is the first to go.
     complete: bool,
-    pub(super) session: Weak<Session>,
+    session: Weak<Session>,
 }
 
 /// A place among the heads that a peer has not answered; dropped, it is free.
@@ -113,6 +113,14 @@ impl Drop for PlaceToAsk {
             self.sessions.lost_of(&self.peer).iter().for_each(|session| session.stirred());
         }
     }
+}
+
+/// How many one peer has.
+#[derive(Default)]
+struct LostOf {
+    all: usize,
+    /// Of those that this host dials for.
+    dial: usize,
 }
 
 /// What names a session at this host. The roles are apart: nobody resumes a session
@@ -238,8 +246,9 @@ impl Sessions {
         let (number, peer) = (table.next_lost, session.peer);
         table.lost.insert(number, Lost { peer, dials, complete, session: session.me.clone() });
         let of_peer = table.lost_of.entry(peer).or_default();
-        *of_peer += 1;
-        let (of_peer, all) = (*of_peer, table.lost.len());
+        of_peer.all += 1;
+        of_peer.dial += usize::from(dials);
+        let (of_peer, all) = (of_peer.all, table.lost.len());
         let too_many = match of_peer.saturating_sub(MOST_LOST_OF_PEER) {
             0 => match all.saturating_sub(MOST_LOST) {
                 0 => None,
@@ -263,12 +272,12 @@ impl Sessions {
     pub(super) fn strike_off(&self, number: u64) {
         let mut table = self.table.lock();
         let Some(lost) = table.lost.remove(&number) else { return };
-        let left = table.lost_of.get_mut(&lost.peer).map(|n| {
-            *n -= 1;
-            *n
-        });
-        if left == Some(0) {
-            table.lost_of.remove(&lost.peer);
+        if let Entry::Occupied(mut of_peer) = table.lost_of.entry(lost.peer) {
+            of_peer.get_mut().all -= 1;
+            of_peer.get_mut().dial -= usize::from(lost.dials);
+            if of_peer.get().all == 0 {
+                of_peer.remove();
+            }
         }
         drop(table);
         self.changed.notify_all();
@@ -327,7 +336,12 @@ impl Sessions {
 impl Table {
     /// Where there are too many in all, whoever has fewer does not pay for it.
     fn peer_with_most_lost(&self) -> Option<PeerId> {
-        self.lost_of.iter().max_by_key(|(_, n)| **n).map(|(peer, _)| *peer)
+        self.lost_of.iter().max_by_key(|(_, n)| n.all).map(|(peer, _)| *peer)
+    }
+
+    /// Whether a session waits for a link to this peer that this host has to dial.
+    pub(super) fn wants(&self, peer: &PeerId) -> bool {
+        self.lost_of.get(peer).is_some_and(|n| n.dial > 0)
     }
 }
 

@@ -274,3 +274,33 @@ fn a_session_that_ends_while_it_asks_leaves_no_stream_behind() {
         assert_eq!(std::iter::from_fn(take).take(64).collect::<Vec<_>>().len(), 64);
     }
 }
+
+/// Each thread that redials looks whether it is needed whenever any session of the host has
+/// news: that takes no longer where many are lost.
+#[test]
+fn whether_a_peer_is_to_be_dialled_is_known_without_a_look_at_all_that_are_lost() {
+    let Ends { near, session, .. } = ends();
+    let (sessions, peer) = (&session.sessions, near.peer_id());
+    let time = || {
+        let run = |_| {
+            let table = sessions.table.lock();
+            let start = Instant::now();
+            assert!((0..10_000).all(|_| !table.wants(&peer)));
+            start.elapsed()
+        };
+        (0..5).map(run).min().unwrap()
+    };
+    let (first, _) = sessions.enlist(&session, false, false);
+    let one = time();
+    let others: Vec<_> = (1..1024).map(|_| sessions.enlist(&session, false, false).0).collect();
+    let many = time();
+    assert!(many < one * 50, "{one:?} with one, {many:?} with {}", others.len() + 1);
+
+    let (dials, _) = sessions.enlist(&session, true, false);
+    sessions.strike_off(first);
+    assert!(sessions.table.lock().wants(&peer));
+    sessions.strike_off(dials);
+    assert!(!sessions.table.lock().wants(&peer));
+    others.into_iter().for_each(|number| sessions.strike_off(number));
+    assert_eq!(sessions.waiting(), 0);
+}

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use super::stream::Place;
 use crate::proto::multistream;
-use crate::proto::resume::{Gone, HeadReader, Hello, Welcome};
+use crate::proto::resume::{ACK_EVERY, Gone, HeadReader, Hello, Welcome};
 
 /// Who uses a stream and wants to know when something happens to it.
 pub(crate) trait Watcher: Send + Sync {
@@ -246,10 +246,6 @@ pub(crate) enum Greeted {
 
 /// No number of 32 bits.
 const NOTHING: u64 = u64::MAX;
-
-/// The peer is told at the latest when so much has come that it does not know of: seldom
-/// enough to leave it alone, and soon enough that what it keeps stays in its caches.
-const ACK_EVERY: u64 = 256 * 1024;
 
 /// A peer that asks is told at once if it does not know of so much: it may keep little
 /// more than that.

@@ -1,5 +1,7 @@
-//! What one end of a session has received, over all of its carriers.
+//! A model of what one end of a session has received, over all of its carriers. In the
+//! sessions themselves `driver/carrier` counts it, and `session/carriers` what is left unread.
 
+use super::ACK_EVERY;
 use crate::error::{Error, ErrorCode, Result};
 use crate::proto::yamux::INITIAL_WINDOW;
 
@@ -123,9 +125,6 @@ impl Incoming {
     }
 }
 
-/// The peer is told of so many bytes at once; of less, after a while.
-pub(crate) const ACK_EVERY: u64 = 128 * 1024;
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -133,15 +132,15 @@ mod tests {
     const WINDOW: usize = INITIAL_WINDOW as usize;
 
     #[test]
-    fn the_peer_is_told_of_every_128_kib_and_of_the_end() {
+    fn the_peer_is_told_of_every_256_kib_and_of_the_end() {
         let mut incoming = Incoming::new();
-        assert_eq!(incoming.stored(131_071).unwrap(), None);
+        assert_eq!(incoming.stored(262_143).unwrap(), None);
         assert!(incoming.is_due());
-        assert_eq!(incoming.stored(1).unwrap(), Some(131_072));
+        assert_eq!(incoming.stored(1).unwrap(), Some(262_144));
         assert_eq!((incoming.due(), incoming.stored(1).unwrap()), (None, None));
-        assert_eq!((incoming.due(), incoming.due()), (Some(131_073), None));
-        assert_eq!(incoming.fin(), Some(131_074));
-        assert_eq!((incoming.fin(), incoming.received()), (None, 131_074), "it ends once");
+        assert_eq!((incoming.due(), incoming.due()), (Some(262_145), None));
+        assert_eq!(incoming.fin(), Some(262_146));
+        assert_eq!((incoming.fin(), incoming.received()), (None, 262_146), "it ends once");
         assert_eq!(incoming.stored(1).unwrap_err().code(), ErrorCode::ProtocolViolation);
     }
 

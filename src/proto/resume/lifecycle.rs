@@ -1,4 +1,5 @@
-//! The states of a session at either end, and what a head does to them.
+//! A model of the states of a session at either end, and of what a head does to them. The
+//! sessions themselves have theirs in `session/`, where their locks are.
 
 use std::time::{Duration, Instant};
 

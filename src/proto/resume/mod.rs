@@ -162,7 +162,7 @@
 //! | what waits to be acknowledged | the writer's `cap` | [`Outgoing::room`] is 0 |
 //! | unread bytes | a window, over all carriers | what comes beyond is a violation |
 //! | complete sessions that wait for a pong | 1,024 a connection | they end without |
-//! | sessions remembered | the host's | the oldest is forgotten |
+//! | ended sessions remembered | 1,024 of a peer, 8,192 of a host | the oldest is forgotten |
 //!
 //! # The parts
 //!
@@ -189,3 +189,7 @@ pub(crate) use {
     lifecycle::{End, Fate, Lifecycle, Role, State},
     outgoing::AckCell,
 };
+
+/// The peer is told of so many bytes at once, and of less after a while: seldom enough to
+/// leave it alone, and soon enough that what it keeps stays in its caches.
+pub(crate) const ACK_EVERY: u64 = 256 * 1024;

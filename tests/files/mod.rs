@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub)]
 
 pub mod trees;
+pub mod wire;
 
 use std::fs;
 use std::os::unix::net::UnixStream;

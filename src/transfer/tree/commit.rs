@@ -50,9 +50,9 @@ fn merge(from: &Dir, to: &Dir, overwrite: bool) -> Result<()> {
 
 /// Gives directories that their owner may not change the permissions for it.
 pub(crate) fn close(root: &Dir, closed: &Closed) -> Result<()> {
-    'closed: for (path, meta) in closed {
+    'closed: for (names, meta) in closed.iter() {
         let mut dir = root.try_clone()?;
-        for name in path {
+        for name in names {
             dir = match dir.open_dir(name) {
                 Ok(dir) => dir,
                 // Inside another that is closed already.

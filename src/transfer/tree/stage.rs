@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Write};
+use std::sync::Arc;
 
 use crate::error::{Error, ErrorCode, Result};
 use crate::transfer::dir::{Dir, Found, Seen};
@@ -23,32 +24,83 @@ pub(crate) struct Stage {
 }
 
 /// Directories that even their owner may not change: they become so once
-/// everything has its place. Each is said by the names that lead to it.
-pub(crate) type Closed = Vec<(Vec<Name>, Meta)>;
+/// everything has its place.
+#[derive(Default)]
+pub(crate) struct Closed(Vec<(Way, Meta)>);
+
+impl Closed {
+    fn add(&mut self, way: Way, meta: Meta) -> Result<()> {
+        if self.0.len() == MOST_CLOSED {
+            let what =
+                format!("more than {MOST_CLOSED} directories that their owner may not change");
+            return Err(Error::new(ErrorCode::Rejected, what)
+                .advise("let their owner change them, or pack them into an archive"));
+        }
+        self.0.push((way, meta));
+        Ok(())
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Each by the names that lead to it, those inside others before them.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Vec<&Name>, &Meta)> {
+        self.0.iter().map(|(way, meta)| (names_on(way), meta))
+    }
+}
+
+/// How a directory is reached; at the root, nothing. What is in one directory shares
+/// the way to it.
+type Way = Option<Arc<Step>>;
+
+struct Step {
+    before: Way,
+    name: Name,
+}
+
+fn names_on(way: &Way) -> Vec<&Name> {
+    let steps = std::iter::successors(way.as_deref(), |step| step.before.as_deref());
+    let mut names: Vec<_> = steps.map(|step| &step.name).collect();
+    names.reverse();
+    names
+}
 
 struct Level {
     dir: Dir,
-    name: Option<Name>,
+    way: Way,
     meta: Meta,
     /// What the sender has in it, if anything else could be there.
     listed: HashSet<Name>,
 }
 
+impl Level {
+    fn new(dir: Dir, way: Way, meta: Meta) -> Level {
+        // An identity is of no use here, and may be as long as a message.
+        let meta = Meta { identity: Vec::new(), ..meta };
+        Level { dir, way, meta, listed: HashSet::new() }
+    }
+}
+
 impl Stage {
     pub(crate) fn new(dir: Dir, meta: Meta, resumed: bool) -> Stage {
-        let root = Level { dir, name: None, meta, listed: HashSet::new() };
-        Stage { levels: vec![root], resumed, closed: Vec::new(), given: None }
+        let root = Level::new(dir, None, meta);
+        Stage { levels: vec![root], resumed, closed: Closed::default(), given: None }
     }
 
     /// The directory that is open.
     pub(crate) fn here(&self) -> &Dir {
-        &self.levels.last().expect("the root is never left").dir
+        &self.last().dir
+    }
+
+    fn last(&self) -> &Level {
+        self.levels.last().expect("the root is never left")
     }
 
     /// The same place in another tree.
     pub(crate) fn same_in(&self, root: Option<&Dir>) -> Result<Dir> {
         let mut dir = root.map(Dir::try_clone).transpose()?;
-        for name in self.levels.iter().filter_map(|level| level.name.as_ref()) {
+        for name in names_on(&self.last().way) {
             dir = dir.map(|dir| dir.open_dir(name)).transpose()?;
         }
         dir.ok_or_else(|| Error::new(ErrorCode::FileExists, "a directory was moved meanwhile"))
@@ -68,7 +120,8 @@ impl Stage {
                 here.open_dir(&name)?
             }
         };
-        self.levels.push(Level { dir, name: Some(name), meta, listed: HashSet::new() });
+        let way = Arc::new(Step { before: self.last().way.clone(), name });
+        self.levels.push(Level::new(dir, Some(way), meta));
         Ok(())
     }
 
@@ -99,7 +152,6 @@ impl Stage {
     }
 
     fn leave_one(&mut self) -> Result<()> {
-        let path = self.levels.iter().filter_map(|level| level.name.clone()).collect();
         let Some(level) = self.levels.pop() else { return Ok(()) };
         if self.resumed {
             for name in level.dir.names()? {
@@ -112,7 +164,7 @@ impl Stage {
         if let Some(mode) = meta.mode
             && mode & OWNER != OWNER
         {
-            self.closed.push((path, meta.clone()));
+            self.closed.add(level.way, meta.clone())?;
             meta.mode = Some(mode | OWNER);
         }
         Ok(meta.put_on(&level.dir.as_file()?)?)
@@ -211,5 +263,33 @@ fn twice(name: &Name, e: io::Error) -> Error {
 /// What a directory must allow its owner, so that it can be filled.
 const OWNER: u32 = 0o700;
 
+/// So many directories are remembered that are closed in the end: 100 MB if their names
+/// are as long as can be, some 30 MB with ordinary ones.
+const MOST_CLOSED: usize = 250_000;
+
 /// The permissions of a file whose sender knows none.
 const PRIVATE: u32 = 0o600;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn directories_that_are_closed_in_the_end_share_their_way_and_have_a_limit() {
+        let name = |name: &str| Name::from_peer(name.as_bytes()).expect("a name");
+        let step = |before: &Way, of: &str| {
+            Some(Arc::new(Step { before: before.clone(), name: name(of) }))
+        };
+        let mut closed = Closed::default();
+        let above = step(&None, "above");
+        closed.add(step(&above, "inside"), Meta::default()).expect("the first");
+        closed.add(None, Meta::default()).expect("the root");
+        let ways: Vec<_> = closed.iter().map(|(names, _)| names).collect();
+        assert_eq!(ways, [vec![&name("above"), &name("inside")], vec![]]);
+        for _ in 2..MOST_CLOSED {
+            closed.add(above.clone(), Meta::default()).expect("room");
+        }
+        let e = closed.add(above, Meta::default()).expect_err("no more");
+        assert_eq!(e.code(), ErrorCode::Rejected);
+    }
+}

@@ -12,6 +12,8 @@ mod backoff;
 mod buffers;
 #[path = "../src/error.rs"]
 mod error;
+#[path = "../src/fields.rs"]
+mod fields;
 #[cfg(test)]
 #[path = "../src/fuzz.rs"]
 mod fuzz;

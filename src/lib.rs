@@ -3,6 +3,7 @@
 mod backoff;
 mod driver;
 mod error;
+mod fields;
 #[cfg(test)]
 mod fuzz;
 mod host;

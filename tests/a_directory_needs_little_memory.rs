@@ -31,6 +31,18 @@ fn of_directories_that_their_owner_may_not_change() {
     });
 }
 
+#[test]
+fn of_a_message_of_entries_with_nothing_in_them() {
+    alone("of_a_message_of_entries_with_nothing_in_them", ErrorCode::ProtocolViolation, |to| {
+        let entries = [0x0a, 0x00].repeat(1_000_000);
+        let mut message = vec![7 << 3 | 2];
+        prost::encoding::encode_varint(entries.len() as u64, &mut message);
+        message.extend(entries);
+        to.send(&message).expect("send");
+        let _ = to.receive();
+    });
+}
+
 /// Runs a sender against a receiver in a process of their own; how the receiver ends.
 fn alone(
     test: &'static str,

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// The floors from the ground up, and the modules that live on each.
 const FLOORS: &[&[&str]] = &[
-    &["error", "resources", "varint", "backoff", "stall", "fuzz", "testing"],
+    &["error", "resources", "varint", "fields", "backoff", "stall", "fuzz", "testing"],
     &["proto"],
     &["driver"],
     &["session"],
@@ -23,7 +23,7 @@ const FLOORS: &[&[&str]] = &[
 const CONFINED: &[(&str, &[&str])] = &[
     ("error", &["backoff"]),
     ("message", &["error", "resources", "varint", "backoff", "stall"]),
-    ("transfer", &["message", "error", "resources", "varint", "backoff", "stall"]),
+    ("transfer", &["message", "error", "resources", "varint", "fields", "backoff", "stall"]),
 ];
 
 /// What the protocol must not know: sockets, threads, locks and clocks.

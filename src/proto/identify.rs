@@ -16,9 +16,9 @@
 use libp2p_core::Multiaddr;
 use libp2p_identity::{PeerId, PublicKey};
 use prost::Message as _;
-use prost::encoding::{DecodeContext, WireType, decode_key, skip_field};
 
 use crate::error::{Error, ErrorCode, Result};
+use crate::fields::fields;
 use crate::varint;
 
 /// The name of the protocol.
@@ -155,22 +155,13 @@ struct Wire {
     agent_version: Option<String>,
 }
 
-/// Counts the fields before anything is made of them: an empty one takes two bytes
-/// on the wire and a dozen times that in memory. Groups, which would nest, are
-/// refused.
-fn check_fields(mut message: &[u8]) -> Result<()> {
-    let damaged = |e| Error::with_source(ErrorCode::ProtocolViolation, DAMAGED, e);
-    let mut fields = 0;
-    while !message.is_empty() {
-        fields += 1;
-        if fields > MAX_FIELDS {
+/// Counts the fields before anything is made of them.
+fn check_fields(message: &[u8]) -> Result<()> {
+    for (before, field) in fields(message).enumerate() {
+        field.map_err(|e| e.describe(DAMAGED))?;
+        if before == MAX_FIELDS {
             return Err(violation(format!("an identify message of over {MAX_FIELDS} fields")));
         }
-        let (tag, wire_type) = decode_key(&mut message).map_err(damaged)?;
-        if matches!(wire_type, WireType::StartGroup | WireType::EndGroup) {
-            return Err(violation("an identify message with a group"));
-        }
-        skip_field(wire_type, tag, &mut message, DecodeContext::default()).map_err(damaged)?;
     }
     Ok(())
 }

@@ -86,7 +86,8 @@
 //! message HeldFile { uint32 index = 1; bytes hash = 2; }
 //! ```
 //!
-//! A message is 2 MiB + 64 KiB long at most. Names are bytes of one component.
+//! A message is 2 MiB + 64 KiB long at most, and a *Batch* or *Held* has at most 8,192
+//! fields. Names are bytes of one component.
 //! `mtime` counts seconds since 1970. `identity` is any 32 bytes that are the same
 //! for the same unchanged file only.
 //!

@@ -6,6 +6,7 @@
 use prost::Message as _;
 
 use crate::error::{Error, ErrorCode, Result};
+use crate::fields::fields;
 
 impl Body {
     pub(crate) fn into_bytes(self) -> Vec<u8> {
@@ -13,10 +14,28 @@ impl Body {
     }
 
     pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Body> {
+        check_fields(bytes)?;
         let frame = Frame::decode(bytes)
             .map_err(|e| Error::with_source(ErrorCode::ProtocolViolation, NOT_OURS, e))?;
         frame.body.ok_or_else(|| Error::new(ErrorCode::Unsupported, NOT_OURS))
     }
+}
+
+/// Counts what is in batches, and in what is held of them, before anything is made of it.
+fn check_fields(frame: &[u8]) -> Result<()> {
+    let mut inside = 0;
+    for field in fields(frame) {
+        let (BATCH | HELD, content) = field? else { continue };
+        for field in fields(content) {
+            field?;
+            inside += 1;
+            if inside > MOST_FIELDS {
+                let what = format!("a message about more than {MOST_FIELDS} files");
+                return Err(Error::new(ErrorCode::ProtocolViolation, what));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Every message is one of these.
@@ -226,4 +245,39 @@ pub(crate) const MAX_MESSAGE: usize = (2 << 20) + (64 << 10);
 
 pub(crate) const MAX_REASON: usize = 1024;
 
+/// Entries of a batch, at most.
+pub(crate) const MOST_ENTRIES: usize = 4096;
+
+/// The fields of a batch, entries and others that a later release may add.
+const MOST_FIELDS: usize = 2 * MOST_ENTRIES;
+
+/// The numbers of the messages that have many.
+const BATCH: u32 = 7;
+const HELD: u32 = 8;
+
 const NOT_OURS: &str = "a message that is none about files, or of a later version";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_in_a_message_is_counted_before_it_is_decoded() {
+        let entries = |n| Batch { entries: vec![Entry::default(); n], last: true };
+        let files = |n| Held { files: vec![HeldFile::default(); n] };
+        let bytes = Body::Batch(entries(MOST_ENTRIES)).into_bytes();
+        assert!(matches!(Body::from_bytes(&bytes), Ok(Body::Batch(_))));
+        let half = Body::Held(files(MOST_FIELDS / 2 + 1)).into_bytes();
+        assert!(matches!(Body::from_bytes(&half), Ok(Body::Held(_))));
+        let too_many = [
+            Body::Batch(entries(MOST_FIELDS)).into_bytes(),
+            Body::Held(files(MOST_FIELDS + 1)).into_bytes(),
+            // Who decodes puts them together.
+            half.repeat(2),
+        ];
+        for bytes in too_many {
+            let e = Body::from_bytes(&bytes).expect_err("too many");
+            assert_eq!(e.code(), ErrorCode::ProtocolViolation);
+        }
+    }
+}

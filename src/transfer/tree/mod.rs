@@ -20,8 +20,7 @@ fn size_of(entry: &Entry) -> u64 {
     entry.meta.as_ref().map_or(0, |meta| meta.size)
 }
 
-/// Entries of a batch, and bytes of them, at most. Each batch costs a round trip.
-const MOST_ENTRIES: usize = 4096;
+/// The bytes of the entries of a batch, at most. Each batch costs a round trip.
 const MOST_BYTES: usize = 1 << 20;
 
 /// How far directories may be nested: each that is on the way is held open.

@@ -18,9 +18,11 @@ use crate::transfer::tenure::Tenure;
 use crate::transfer::tree::commit::{close, commit, in_place_of_directory};
 use crate::transfer::tree::cursor::{Cursor, too_far_up};
 use crate::transfer::tree::records::{Record, Records};
+use crate::transfer::tree::size_of;
 use crate::transfer::tree::stage::{Stage, remove};
-use crate::transfer::tree::{MOST_ENTRIES, size_of};
-use crate::transfer::wire::{Answer, Batch, Body, Entry, Held, HeldFile, Kind, Offer};
+use crate::transfer::wire::{
+    Answer, Batch, Body, Entry, Held, HeldFile, Kind, MOST_ENTRIES, Offer,
+};
 
 /// Receives the directory that was offered, as `name` in `parent`.
 pub(crate) fn receive<C: Read + Write>(

@@ -12,8 +12,8 @@ use crate::transfer::blocks::BlockSize;
 use crate::transfer::dir::{Dir, Found, Seen};
 use crate::transfer::names::Name;
 use crate::transfer::tree::cursor::too_deep;
-use crate::transfer::tree::{DEEPEST, MOST_BYTES, MOST_ENTRIES, size_of};
-use crate::transfer::wire::{Batch, Entry, Kind};
+use crate::transfer::tree::{DEEPEST, MOST_BYTES, size_of};
+use crate::transfer::wire::{Batch, Entry, Kind, MOST_ENTRIES};
 
 /// Goes through a tree.
 pub(crate) struct Walk {

@@ -85,6 +85,23 @@ fn a_damaged_part_is_gone_on_with_from_its_last_good_block() {
 }
 
 #[test]
+fn one_side_that_verifies_is_enough_to_find_what_damaged_a_part() {
+    common::within(30, || {
+        for sender_verifies in [true, false] {
+            let scratch = cut_off(&format!("one-side-{sender_verifies}"));
+            overwrite(&scratch, "file.part", BLOCK + 77);
+            let receiver = ReceiveOptions::new().verify(!sender_verifies);
+            let sender = sender().verify(sender_verifies);
+            let (sent, received) = scratch.send_with("file", &sender, &receiver);
+            assert_eq!(sent.expect("send").moved, SIZE - BLOCK);
+            received.expect("receive");
+            let content = fs::read(scratch.there("file")).expect("read");
+            assert!(content == fs::read(scratch.here("file")).expect("read"), "it differs");
+        }
+    });
+}
+
+#[test]
 fn a_damaged_record_of_a_checkpoint_only_costs_a_look() {
     common::within(30, || {
         for verify in [true, false] {

@@ -69,7 +69,7 @@
 //!   Done done = 5;  Failure failure = 6;  Batch batch = 7;  Held held = 8; } }
 //!
 //! message Offer { uint32 version = 1; bool directory = 2; bytes name = 3;
-//!                 Meta meta = 4; uint32 block_log2 = 5; }
+//!                 Meta meta = 4; uint32 block_log2 = 5; bool believes = 6; }
 //! message Meta { uint64 size = 1; sint64 mtime = 2; uint32 mtime_ns = 3;
 //!                optional uint32 mode = 4; bytes identity = 5; }
 //! message Answer { bytes blocks = 1; uint32 trusted = 2; bool whole = 3;
@@ -110,12 +110,12 @@
 //! *Answer* has the values of the first whole blocks that the receiver has. The
 //! sender compares them with its own, and goes on from the first that differs or
 //! is missing. `trusted` of them the receiver has not read, but taken from the
-//! checkpoint of a source of the same identity; a sender may do the same, and
-//! believe them. `whole`: they are those of a file that has the name already. If
-//! it is the same, *Start* says so (`same`) and only *Done* follows. If it is not,
-//! the file comes from its beginning if `replace` is set; else the sender gives
-//! up. `changed` in *End*: the file was written to while it was sent; the
-//! receiver gives up.
+//! checkpoint of a source of the same identity: none, unless the sender `believes`
+//! such, and does not look for what damaged the part since. `whole`: they are those
+//! of a file that has the name already. If it is the same, *Start* says so (`same`)
+//! and only *Done* follows. If it is not, the file comes from its beginning if
+//! `replace` is set; else the sender gives up. `changed` in *End*: the file was
+//! written to while it was sent; the receiver gives up.
 //!
 //! ## Directories
 //!

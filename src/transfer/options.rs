@@ -40,6 +40,7 @@ impl SendOptions {
     /// receiver does without as well, its checkpoint is believed as long as the
     /// file's size, times and place on the disk are the same as then: huge
     /// files go on at once, and what damaged the part in between goes unnoticed.
+    /// Of a directory everything is compared.
     #[must_use]
     pub fn verify(mut self, on: bool) -> SendOptions {
         self.verify = on;
@@ -133,9 +134,10 @@ impl ReceiveOptions {
     }
 
     /// Whether what an earlier attempt left behind is read and checked before
-    /// the transfer goes on. Default: yes. Without it the checkpoint is
-    /// believed, and what damaged the part in between goes unnoticed unless the
-    /// sender verifies; what is not claimed is read all the same.
+    /// the transfer goes on. Default: yes. Without it, and only where the sender
+    /// does without as well, the checkpoint is believed, and what damaged the part
+    /// in between goes unnoticed; what is not claimed is read all the same. Of a
+    /// directory everything is read.
     #[must_use]
     pub fn verify(mut self, on: bool) -> ReceiveOptions {
         self.verify = on;

@@ -112,7 +112,8 @@ fn file<C: Read + Write>(
     let mut report = Report::of(parent.join(name.to_path()));
     report.files = 1;
     report.bytes = meta.size;
-    let target = Target { dir, name, meta: &meta, block_size, options };
+    let verify = options.verify || !offer.believes;
+    let target = Target { dir, name, meta: &meta, block_size, verify, options };
     channel.expects(meta.size);
     target.receive(channel, &mut report)?;
     Ok(report)
@@ -124,6 +125,8 @@ struct Target<'a> {
     name: &'a Name,
     meta: &'a Meta,
     block_size: BlockSize,
+    /// One of the sides wants to know whether what is there is good.
+    verify: bool,
     options: &'a ReceiveOptions,
 }
 
@@ -148,7 +151,7 @@ impl Target<'_> {
             return fill(channel, part.go_on(0)?, self.options, report);
         }
         let mut part = self.open_part(channel.tenure())?;
-        let trusted = part.examine(self.options.verify)? as u32;
+        let trusted = part.examine(self.verify)? as u32;
         let blocks = part.values().concat();
         channel.say(Body::Answer(Answer { blocks, trusted, whole: false, replace }))?;
         let start = hear_start(channel)?;

@@ -35,6 +35,7 @@ pub(crate) fn file<C: Read + Write>(
         name: name.as_bytes().to_vec(),
         meta: Some(source.meta.clone()),
         block_log2: source.block_size.log2(),
+        believes: !options.verify,
     };
     let outcome = channel.say(Body::Offer(offer)).and_then(|()| {
         let answer = hear_answer(&mut channel)?;

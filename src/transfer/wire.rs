@@ -85,6 +85,9 @@ pub(crate) struct Offer {
     pub(crate) meta: Option<Meta>,
     #[prost(uint32, tag = "5")]
     pub(crate) block_log2: u32,
+    /// The sender takes the word of checkpoints, and does not look for damage.
+    #[prost(bool, tag = "6")]
+    pub(crate) believes: bool,
 }
 
 /// What is known of a file or directory beside its name.

@@ -40,6 +40,7 @@ pub(crate) fn send<C: Read + Write>(
         name: name.as_bytes().to_vec(),
         meta: Some(Meta { size: total.unwrap_or(0), ..meta }),
         block_log2: small.log2(),
+        believes: false,
     };
     let mut sending = Sending {
         cursor: Cursor::new(Some(root)),

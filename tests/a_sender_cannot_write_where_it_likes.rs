@@ -11,48 +11,10 @@ use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, symlink};
 use std::process::Command;
 
+use files::wire::{batch, offer, offer_directory, record, small};
 use files::{Scratch, both, code};
 use pointsub::transfer::{ReceiveOptions, SendOptions, receive_file, receive_into_dir, send_file};
 use pointsub::{Error, ErrorCode, MessageTransporter};
-use prost::Message;
-
-/// The offer of a file, as the wire has it.
-#[derive(Clone, PartialEq, Message)]
-struct Frame {
-    #[prost(message, optional, tag = "1")]
-    offer: Option<Offer>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Offer {
-    #[prost(uint32, tag = "1")]
-    version: u32,
-    #[prost(bool, tag = "2")]
-    directory: bool,
-    #[prost(bytes = "vec", tag = "3")]
-    name: Vec<u8>,
-    #[prost(message, optional, tag = "4")]
-    meta: Option<Meta>,
-    #[prost(uint32, tag = "5")]
-    block_log2: u32,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Meta {
-    #[prost(uint64, tag = "1")]
-    size: u64,
-}
-
-fn offer(name: &[u8], size: u64, block_log2: u32) -> Vec<u8> {
-    let offer = Offer {
-        version: 1,
-        directory: false,
-        name: name.to_vec(),
-        meta: Some(Meta { size }),
-        block_log2,
-    };
-    Frame { offer: Some(offer) }.encode_to_vec()
-}
 
 /// What the receiver says to a message of a sender that never read our rules.
 fn refused(scratch: &Scratch, message: &[u8]) -> Error {
@@ -121,6 +83,49 @@ fn offers_that_make_no_sense_are_refused_and_cost_nothing() {
         let (sent, received) = scratch.send_with("eleven", &SendOptions::new(), &limit);
         assert_eq!(code(sent), ErrorCode::MessageTooLarge);
         assert_eq!(code(received), ErrorCode::MessageTooLarge);
+    });
+}
+
+#[test]
+fn a_directory_is_never_larger_than_allowed_whatever_was_announced() {
+    common::within(20, || {
+        let scratch = Scratch::new("larger");
+        let ((), received) = both(
+            |to| {
+                to.send(&offer_directory()).and_then(|()| to.receive()).expect("the answer");
+                let entries = (0..8).map(|i| small(format!("file {i}"), 0)).collect();
+                to.send(&batch(entries, true)).and_then(|()| to.receive()).expect("what it has");
+                // Nothing was announced, and now comes as much as a small file may have.
+                let stream = record(&[7; 1 << 20]).repeat(8);
+                let _ = to.send_stream(&mut &stream[..]).and_then(|_| to.receive());
+            },
+            |from| ReceiveOptions::new().max_size(1000).receive_into_dir(from, scratch.there("")),
+        );
+        assert_eq!(code(received), ErrorCode::MessageTooLarge);
+        let taken = fs::read_dir(scratch.there("tree.part")).expect("the part");
+        let sizes = taken.map(|entry| entry.and_then(|e| e.metadata()).expect("stat").len());
+        assert_eq!(sizes.sum::<u64>(), 0);
+    });
+}
+
+#[test]
+fn a_small_file_that_is_announced_as_a_large_one_is_refused() {
+    common::within(20, || {
+        for size in [(1 << 20) + 1, u64::MAX] {
+            let scratch = Scratch::new("made-up");
+            let ((), received) = both(
+                |to| {
+                    to.send(&offer_directory()).and_then(|()| to.receive()).expect("the answer");
+                    to.send(&batch(vec![small("a", 5)], false)).expect("send");
+                    to.receive().expect("what it has");
+                    to.send_stream(&mut &record(b"hello")[..]).expect("send");
+                    to.send(&batch(vec![small("b", size)], true)).expect("send");
+                    to.receive().expect("why it gives up");
+                },
+                |from| receive_into_dir(from, scratch.there("")),
+            );
+            assert_eq!(code(received), ErrorCode::ProtocolViolation, "{size}");
+        }
     });
 }
 

@@ -181,7 +181,7 @@ pub(crate) struct Tally {
 
 impl Tally {
     pub(crate) fn add(cell: &Cell<u64>, bytes: u64) {
-        cell.set(cell.get() + bytes);
+        cell.set(cell.get().saturating_add(bytes));
     }
 }
 

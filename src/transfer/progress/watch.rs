@@ -49,7 +49,7 @@ impl Watch {
     pub(crate) fn passes(&mut self, bytes: u64) {
         let at_start = self.transferred == 0;
         if bytes > 0 {
-            self.transferred += bytes;
+            self.transferred = self.transferred.saturating_add(bytes);
             self.handle.set_transferred(self.transferred);
             if at_start {
                 self.handle.tell_progress();
@@ -150,7 +150,7 @@ impl Pilot for Watch {
 
     fn moved(&mut self, bytes: u64) {
         let now = Instant::now();
-        self.transferred += bytes;
+        self.transferred = self.transferred.saturating_add(bytes);
         self.handle.set_transferred(self.transferred);
         self.meter.add(bytes, now);
         self.stalled = false;
@@ -197,3 +197,19 @@ fn cancelled_here() -> Error {
 const TELL_EVERY: Duration = Duration::from_millis(50);
 
 const LONG: Duration = Duration::from_secs(3600);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_that_a_peer_made_up_do_not_overflow() {
+        let handle = TransferHandle::new();
+        let mut watch = Watch::begin(&handle, Some(0));
+        watch.passes(u64::MAX);
+        watch.passes(1);
+        watch.moved(u64::MAX);
+        watch.moved(u64::MAX);
+        assert_eq!(handle.progress().transferred, u64::MAX);
+    }
+}

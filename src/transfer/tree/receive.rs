@@ -177,19 +177,27 @@ impl Receiving<'_> {
                 return Err(Error::new(ErrorCode::Rejected, what)
                     .advise("leave it out, or allow the receiver such links (outside_links)"));
             }
+            Kind::Small if size_of(entry) > self.small => {
+                return Err(violation("a large file as a small one"));
+            }
             Kind::Small | Kind::Large => {
-                let size = size_of(entry);
                 self.report.files += 1;
-                self.report.bytes = self.report.bytes.saturating_add(size);
-                if self.report.bytes > self.options.max_size {
-                    let limit = self.options.max_size;
-                    let what = format!("a directory with more than {limit} bytes in files");
-                    return Err(Error::new(ErrorCode::MessageTooLarge, what)
-                        .advise("raise the receiver's max_size"));
-                }
+                self.count(size_of(entry))?;
             }
             Kind::Directory => self.depth += 1,
             Kind::Symlink => {}
+        }
+        Ok(())
+    }
+
+    /// Counts what files have, as long as that is not too much.
+    fn count(&mut self, bytes: u64) -> Result<()> {
+        self.report.bytes = self.report.bytes.saturating_add(bytes);
+        if self.report.bytes > self.options.max_size {
+            let limit = self.options.max_size;
+            let what = format!("a directory with more than {limit} bytes in files");
+            return Err(Error::new(ErrorCode::MessageTooLarge, what)
+                .advise("raise the receiver's max_size"));
         }
         Ok(())
     }
@@ -216,7 +224,7 @@ impl Receiving<'_> {
                 continue;
             }
             match (entry.kind(), found) {
-                (Kind::Small, Found::File(there)) if there == size && size <= self.small => {
+                (Kind::Small, Found::File(there)) if there == size => {
                     *hash = hash_of(dir, &name)?;
                     here = if is_target { Here::InPlace } else { Here::InPart };
                 }
@@ -269,11 +277,13 @@ impl Receiving<'_> {
                         return Err(violation("more small files than it announced"));
                     };
                     if entry.kind() == Kind::Small {
+                        let is_here = matches!(record, Record::Same);
                         Tally::add(&tally.around, record.around());
-                        if matches!(record, Record::Same) {
+                        self.take_small(entry, *here, record)?;
+                        if is_here {
                             Tally::add(&tally.passed, size_of(entry));
                         }
-                        return self.take_small(entry, *here, record);
+                        return Ok(());
                     }
                     self.make(entry, *here)?;
                 }
@@ -323,6 +333,9 @@ impl Receiving<'_> {
                 if here == Here::InPlace && !self.options.overwrite {
                     return Err(another(&name));
                 }
+                // It may have changed since it was announced.
+                self.report.bytes = self.report.bytes.saturating_sub(meta.size);
+                self.count(content.len() as u64)?;
                 (meta.mtime, meta.mtime_ns) = (mtime, mtime_ns);
                 self.report.moved += content.len() as u64;
                 self.stage.put_file(&name, &meta, content)

@@ -9,12 +9,15 @@ mod support;
 
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, symlink};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use files::wire::{batch, offer, offer_directory, record, small};
 use files::{Scratch, both, code};
-use pointsub::transfer::{ReceiveOptions, SendOptions, receive_file, receive_into_dir, send_file};
-use pointsub::{Error, ErrorCode, MessageTransporter};
+use pointsub::transfer::{ReceiveOptions, Report, SendOptions};
+use pointsub::transfer::{receive_file, receive_into_dir, send_file};
+use pointsub::{Error, ErrorCode, MessageTransporter, Result};
 
 /// What the receiver says to a message of a sender that never read our rules.
 fn refused(scratch: &Scratch, message: &[u8]) -> Error {
@@ -35,7 +38,7 @@ fn names_that_lead_elsewhere_are_refused_before_anything_is_made() {
         fs::write(scratch.path().join("precious"), "mine").expect("write");
         let long = [b'x'; 256];
         let absolute = scratch.path().join("precious");
-        let names: [&[u8]; 13] = [
+        let names: [&[u8]; 15] = [
             b"",
             b".",
             b"..",
@@ -49,6 +52,9 @@ fn names_that_lead_elsewhere_are_refused_before_anything_is_made() {
             b"x.part",
             b"x.part.check",
             b".part",
+            // The same where names differ by more than their case.
+            b"x.PART",
+            b"x.Part.Check",
         ];
         for name in names {
             let e = refused(&scratch, &offer(name, 3, 20));
@@ -125,6 +131,30 @@ fn a_small_file_that_is_announced_as_a_large_one_is_refused() {
                 |from| receive_into_dir(from, scratch.there("")),
             );
             assert_eq!(code(received), ErrorCode::ProtocolViolation, "{size}");
+        }
+    });
+}
+
+#[test]
+fn a_sender_does_not_learn_where_the_receiver_keeps_its_files() {
+    common::within(20, || {
+        let scratch = Scratch::new("secret");
+        fs::write(scratch.here("file"), "content").expect("write");
+        let nowhere = scratch.there("nowhere");
+        let secret = scratch.path().to_str().expect("UTF-8");
+        type Receive = fn(&mut MessageTransporter<UnixStream>, &Path) -> Result<Report>;
+        let ways: [(PathBuf, Receive); 3] = [
+            (nowhere.clone(), |from, path| receive_into_dir(from, path)),
+            (nowhere.join("file"), |from, path| receive_file(from, path)),
+            (scratch.there(".."), |from, path| receive_file(from, path)),
+        ];
+        for (path, receive) in ways {
+            let (sent, received) =
+                both(|to| send_file(to, scratch.here("file")), |from| receive(from, &path));
+            let (theirs, ours) = (sent.expect_err("it fails"), received.expect_err("it fails"));
+            assert_eq!(theirs.code(), ours.code());
+            assert!(!theirs.to_string().contains(secret), "{theirs}");
+            assert!(ours.to_string().contains(secret), "{ours}");
         }
     });
 }

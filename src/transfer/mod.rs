@@ -46,7 +46,7 @@
 //! | what | limit |
 //! |---|---|
 //! | a file | 16 TiB |
-//! | a name | 255 bytes; at the top not ending in `.part` or `.part.check` |
+//! | a name | 255 bytes; at the top not ending in `.part` or `.part.check`, in whatever case |
 //! | directories in each other | 200 |
 //! | directories that their owner may not change | 250,000 in a directory that is sent |
 //! | a block | 64 KiB to 1 GiB, and 65,536 of them in a file |

@@ -28,10 +28,15 @@ impl Name {
     }
 
     /// The same for a file of its own: in the user's directory our names
-    /// for what is not complete are not the peer's to use.
+    /// for what is not complete are not the peer's to use, in capitals neither: to
+    /// some file systems that is the same.
     pub(crate) fn from_peer_at_top(bytes: &[u8]) -> Result<Name> {
         let name = Name::from_peer(bytes)?;
-        if bytes.ends_with(PART.as_bytes()) || bytes.ends_with(CHECK.as_bytes()) {
+        let ends_in = |suffix: &str| {
+            let end = &bytes[bytes.len().saturating_sub(suffix.len())..];
+            end.eq_ignore_ascii_case(suffix.as_bytes())
+        };
+        if ends_in(PART) || ends_in(CHECK) {
             let what = format!("the peer sent a name ending in {PART} or {CHECK}, which are ours");
             return Err(Error::new(ErrorCode::InvalidName, what)
                 .with_context("name", shown(bytes))
@@ -54,8 +59,9 @@ impl Name {
     /// The last component of a path, and what is before it.
     pub(crate) fn of_path(path: &Path) -> Result<(PathBuf, Name)> {
         let Some(name) = path.file_name() else {
-            let what = format!("{} does not end in a name", path.display());
-            return Err(Error::new(ErrorCode::InvalidName, what));
+            let advice = format!("name something in a directory, not {}", path.display());
+            return Err(Error::new(ErrorCode::InvalidName, "the path does not end in a name")
+                .advise(advice));
         };
         let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
         Ok((parent.unwrap_or(Path::new(".")).to_owned(), Name::from_os(name)?))
@@ -177,7 +183,7 @@ mod tests {
         for bytes in [&b"a"[..], b"...", b"..x", b"a b", b"\xff\xfe", b"-rf", &long[..255]] {
             assert_eq!(Name::from_peer(bytes).unwrap().as_bytes(), bytes);
         }
-        for bytes in [&b"x.part"[..], b".part", b"x.part.check"] {
+        for bytes in [&b"x.part"[..], b".part", b"x.part.check", b"x.PART", b"x.Part.Check"] {
             assert!(Name::from_peer(bytes).is_ok());
             let e = Name::from_peer_at_top(bytes).unwrap_err();
             assert_eq!(e.code(), ErrorCode::InvalidName);

@@ -272,11 +272,12 @@ fn hear_end<C: Read + Write>(channel: &mut Channel<'_, C>) -> Result<End> {
     }
 }
 
-/// The user's own directory.
+/// The user's own directory. Where that is, the sender need not know: it is told what
+/// happened, not what to do about it.
 fn open_dir(path: &Path) -> Result<Dir> {
     Dir::open(path).map_err(|e| {
-        let what = format!("cannot open the directory {}: {e}", path.display());
-        Error::from(e).describe(what)
+        let what = format!("cannot open the directory to receive into: {e}");
+        Error::from(e).describe(what).advise(format!("see that {} is one", path.display()))
     })
 }
 

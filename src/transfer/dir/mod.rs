@@ -4,12 +4,32 @@
 #[cfg(unix)]
 mod unix;
 #[cfg(unix)]
-pub(crate) use unix::{Dir, Seen, try_lock};
+pub(crate) use unix::{Dir, Seen, is_no_directory, try_lock};
 
 #[cfg(not(unix))]
 mod portable;
 #[cfg(not(unix))]
-pub(crate) use portable::{Dir, Seen, try_lock};
+pub(crate) use portable::{Dir, Seen, is_no_directory, try_lock};
+
+use std::io;
+
+use crate::transfer::names::Name;
+
+impl Dir {
+    /// Removes something, with all that is in it.
+    pub(crate) fn remove_all(&self, name: &Name) -> io::Result<()> {
+        match self.find(name)? {
+            Found::Nothing => return Ok(()),
+            Found::Directory => {}
+            _ => return self.remove_file(name),
+        }
+        let inside = self.reopen_dir(name)?;
+        for name in inside.names()? {
+            inside.remove_all(&name)?;
+        }
+        self.remove_dir(name)
+    }
+}
 
 /// What stands in a directory under a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -98,8 +98,8 @@ impl Dir {
         Err(io::Error::new(io::ErrorKind::Unsupported, what))
     }
 
-    pub(crate) fn reopen_dir(&self, _name: &Name) -> io::Result<()> {
-        Ok(())
+    pub(crate) fn reopen_dir(&self, name: &Name) -> io::Result<Dir> {
+        self.open_dir(name)
     }
 
     pub(crate) fn read_link(&self, name: &Name) -> io::Result<Vec<u8>> {
@@ -213,6 +213,11 @@ impl PartialEq for Seen {
         let state = |seen: &Seen| (seen.0.len(), seen.modified(), seen.born());
         state(self) == state(other)
     }
+}
+
+/// There is nothing of that name, or no directory.
+pub(crate) fn is_no_directory(e: &io::Error) -> bool {
+    matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 /// Nobody is kept out.

@@ -133,9 +133,20 @@ impl Dir {
         Ok(fs::utimensat(&self.0, name.as_bytes(), &times, flags)?)
     }
 
-    /// Lets its owner into a directory of ours again that was complete.
-    pub(crate) fn reopen_dir(&self, name: &Name) -> io::Result<()> {
-        Ok(fs::chmodat(&self.0, name.as_bytes(), Mode::RWXU, AtFlags::empty())?)
+    /// Opens a directory of ours that was complete, and lets its owner in again.
+    pub(crate) fn reopen_dir(&self, name: &Name) -> io::Result<Dir> {
+        match self.open_dir(name) {
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+                // It is a directory, not a link, or that would have been said.
+                fs::chmodat(&self.0, name.as_bytes(), Mode::RWXU, AtFlags::empty())?;
+                self.open_dir(name)
+            }
+            Err(e) => Err(e),
+            Ok(dir) => {
+                fs::fchmod(&dir.0, Mode::RWXU)?;
+                Ok(dir)
+            }
+        }
     }
 
     pub(crate) fn read_link(&self, name: &Name) -> io::Result<Vec<u8>> {
@@ -167,13 +178,28 @@ impl Dir {
         Ok(fs::fsync(&self.0)?)
     }
 
-    /// Waits until everything on its file system is on the disk.
+    /// Waits until everything in it is on the disk; and on its file system.
+    #[cfg(target_os = "linux")]
     pub(crate) fn sync_all(&self) -> io::Result<()> {
-        #[cfg(target_os = "linux")]
-        fs::syncfs(&self.0)?;
-        #[cfg(not(target_os = "linux"))]
-        fs::sync();
-        Ok(())
+        Ok(fs::syncfs(&self.0)?)
+    }
+
+    /// Waits until everything in it is on the disk. Elsewhere `sync` need not wait:
+    /// each for itself, but for what even its owner may not read.
+    #[cfg(not(target_os = "linux"))]
+    pub(crate) fn sync_all(&self) -> io::Result<()> {
+        for name in self.names()? {
+            let synced = match self.find(&name)? {
+                Found::Directory => self.open_dir(&name).and_then(|dir| dir.sync_all()),
+                Found::File(_) => self.open_file(&name).and_then(|file| file.sync_all()),
+                _ => Ok(()),
+            };
+            match synced {
+                Err(e) if e.kind() == io::ErrorKind::PermissionDenied => fs::sync(),
+                synced => synced?,
+            }
+        }
+        self.sync()
     }
 
     pub(crate) fn try_clone(&self) -> io::Result<Dir> {
@@ -279,6 +305,13 @@ impl PartialEq for Seen {
     }
 }
 
+/// There is nothing of that name, or no directory; links count as none, which some
+/// systems say in words of their own.
+pub(crate) fn is_no_directory(e: &io::Error) -> bool {
+    let said = Errno::from_io_error(e);
+    matches!(said, Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::MLINK))
+}
+
 /// Locks a file for this process, unless another has it.
 pub(crate) fn try_lock(file: &impl AsFd) -> io::Result<bool> {
     match fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
@@ -290,3 +323,35 @@ pub(crate) fn try_lock(file: &impl AsFd) -> io::Result<bool> {
 
 /// How file systems say that they cannot rename without replacing.
 const NOT_KNOWN: [Errno; 3] = [Errno::INVAL, Errno::NOSYS, Errno::OPNOTSUPP];
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    #[test]
+    fn a_directory_is_reopened_for_its_owner_and_no_link_is_followed() {
+        let path = std::env::temp_dir().join(format!("pointsub-reopen-{}", std::process::id()));
+        let outside = path.join("outside");
+        std::fs::create_dir_all(&outside).expect("directories");
+        std::fs::create_dir(path.join("closed")).expect("a directory");
+        symlink("outside", path.join("link")).expect("a link");
+        let set = |name, mode| {
+            let permissions = std::fs::Permissions::from_mode(mode);
+            std::fs::set_permissions(path.join(name), permissions).expect("permissions");
+        };
+        let mode = |name| path.join(name).metadata().expect("stat").permissions().mode() & 0o777;
+        let dir = Dir::open(&path).expect("the directory");
+        let name = |name: &str| Name::from_peer(name.as_bytes()).expect("a name");
+        for closed in [0o000, 0o555] {
+            set("closed", closed);
+            dir.reopen_dir(&name("closed")).expect("it is ours");
+            assert_eq!(mode("closed"), 0o700);
+        }
+        set("outside", 0o755);
+        assert!(dir.reopen_dir(&name("link")).is_err());
+        assert_eq!(mode("outside"), 0o755);
+        std::fs::remove_dir_all(path).expect("to remove them");
+    }
+}

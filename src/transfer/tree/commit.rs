@@ -4,7 +4,7 @@ use crate::error::{Error, ErrorCode, Result};
 use crate::transfer::dir::{Dir, Found};
 use crate::transfer::names::Name;
 use crate::transfer::part::exists;
-use crate::transfer::tree::stage::{Closed, remove};
+use crate::transfer::tree::stage::Closed;
 
 /// Moves everything from `part` to `name`, both in `parent`; whether `parent` is
 /// all that was changed by that.
@@ -20,7 +20,7 @@ pub(crate) fn commit(parent: &Dir, part: &Name, name: &Name, overwrite: bool) ->
     merge(&parent.open_dir(part)?, &parent.open_dir(name)?, overwrite)?;
     let meta = parent.open_dir(part)?.look()?.meta();
     meta.put_on(&parent.open_dir(name)?.as_file()?)?;
-    remove(parent, part)?;
+    parent.remove_all(part)?;
     Ok(false)
 }
 

@@ -1,9 +1,7 @@
 //! A place in a tree: the directories that lead there, held open.
 
-use std::io;
-
 use crate::error::{Error, ErrorCode, Result};
-use crate::transfer::dir::Dir;
+use crate::transfer::dir::{Dir, is_no_directory};
 use crate::transfer::names::Name;
 use crate::transfer::tree::DEEPEST;
 
@@ -42,13 +40,6 @@ impl Cursor {
         self.0.push(dir);
         Ok(())
     }
-}
-
-/// There is nothing of that name, or no directory; links count as none.
-pub(crate) fn is_no_directory(e: &io::Error) -> bool {
-    use io::ErrorKind as K;
-    // A link that is not followed is a loop to some systems.
-    matches!(e.kind(), K::NotFound | K::NotADirectory) || e.to_string().contains("symbolic link")
 }
 
 pub(crate) fn too_far_up() -> Error {

@@ -19,7 +19,7 @@ use crate::transfer::tree::commit::{close, commit, in_place_of_directory};
 use crate::transfer::tree::cursor::{Cursor, too_far_up};
 use crate::transfer::tree::records::{Record, Records};
 use crate::transfer::tree::size_of;
-use crate::transfer::tree::stage::{Stage, remove};
+use crate::transfer::tree::stage::Stage;
 use crate::transfer::wire::{
     Answer, Batch, Body, Entry, Held, HeldFile, Kind, MOST_ENTRIES, Offer,
 };
@@ -60,7 +60,7 @@ pub(crate) fn receive<C: Read + Write>(
     let filled = channel.say(Body::Answer(Answer::default())).and_then(|()| receiving.run(channel));
     if let Err(e) = filled {
         if e.code() == ErrorCode::Cancelled && options.discard_cancelled {
-            remove(parent, &name.part())?;
+            parent.remove_all(&name.part())?;
             parent.sync()?;
             parent.remove_file(&name.check())?;
         }
@@ -90,7 +90,7 @@ fn open_part(parent: &Dir, name: &Name, tenure: &Arc<Tenure>) -> Result<(Checkpo
     let (checkpoint, _) = Checkpoint::open(parent, name, Header::of_directory(), tenure)?;
     match found {
         Found::Nothing => parent.create_dir(&part)?,
-        Found::Directory => parent.reopen_dir(&part)?,
+        Found::Directory => drop(parent.reopen_dir(&part)?),
         _ => return Err(in_the_way(&part, std::io::Error::other("it is no directory"))),
     }
     Ok((checkpoint, parent.open_dir(&part)?, found == Found::Directory))

@@ -9,7 +9,7 @@ use crate::error::{Error, ErrorCode, Result};
 use crate::transfer::dir::{Dir, Found, Seen};
 use crate::transfer::names::Name;
 use crate::transfer::tree::DEEPEST;
-use crate::transfer::tree::cursor::{is_no_directory, too_deep, too_far_up};
+use crate::transfer::tree::cursor::{too_deep, too_far_up};
 use crate::transfer::wire::Meta;
 
 /// A place in it, where entries are made.
@@ -129,10 +129,7 @@ impl Stage {
     fn open_again(&self, name: &Name) -> Result<Option<Dir>> {
         match self.here().find(name)? {
             Found::Nothing => Ok(None),
-            Found::Directory => {
-                self.here().reopen_dir(name)?;
-                Ok(Some(self.here().open_dir(name)?))
-            }
+            Found::Directory => Ok(Some(self.here().reopen_dir(name)?)),
             _ => {
                 self.here().remove_file(name)?;
                 Ok(None)
@@ -156,7 +153,7 @@ impl Stage {
         if self.resumed {
             for name in level.dir.names()? {
                 if !level.listed.contains(&name) {
-                    remove(&level.dir, &name)?;
+                    level.dir.remove_all(&name)?;
                 }
             }
         }
@@ -181,7 +178,7 @@ impl Stage {
     /// Makes room for an entry: what an earlier attempt left there goes.
     pub(crate) fn clear(&mut self, name: &Name) -> Result<()> {
         self.list(name);
-        if self.resumed { remove(self.here(), name) } else { Ok(()) }
+        if self.resumed { Ok(self.here().remove_all(name)?) } else { Ok(()) }
     }
 
     /// Remembers that the sender has this.
@@ -198,7 +195,7 @@ impl Stage {
         if let Some(level) = self.levels.last_mut() {
             level.listed.remove(name);
         }
-        if self.resumed { remove(self.here(), name) } else { Ok(()) }
+        if self.resumed { Ok(self.here().remove_all(name)?) } else { Ok(()) }
     }
 
     pub(crate) fn put_file(&mut self, name: &Name, meta: &Meta, content: &[u8]) -> Result<()> {
@@ -223,26 +220,6 @@ impl Stage {
     pub(crate) fn create(&self, name: &Name) -> Result<File> {
         self.here().create_file(name).map_err(|e| twice(name, e))
     }
-}
-
-/// Removes something, with all that is in it.
-pub(crate) fn remove(dir: &Dir, name: &Name) -> Result<()> {
-    match dir.find(name)? {
-        Found::Nothing => return Ok(()),
-        Found::Directory => {}
-        _ => return Ok(dir.remove_file(name)?),
-    }
-    dir.reopen_dir(name)?;
-    match dir.open_dir(name) {
-        Ok(inside) => {
-            for name in inside.names()? {
-                remove(&inside, &name)?;
-            }
-        }
-        Err(e) if is_no_directory(&e) => {}
-        Err(e) => return Err(e.into()),
-    }
-    Ok(dir.remove_dir(name)?)
 }
 
 /// In a directory of our own only the sender itself can have made it.

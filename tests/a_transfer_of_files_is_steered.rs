@@ -14,7 +14,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use files::trees::{assert_same, make_large};
-use files::{Scratch, code};
+use files::wire::{failure, offer, offer_directory};
+use files::{Scratch, both, code};
 use pointsub::transfer::progress::{Progress, Status, TransferId};
 use pointsub::transfer::{ReceiveOptions, Report, SendOptions};
 use pointsub::{ErrorCode, MessageTransporter, Result, TransferHandle, TransferObserver};
@@ -187,6 +188,29 @@ fn a_cancel_from_either_side_ends_both_and_keeps_or_removes_the_part() {
                 assert_same(&scratch.here("source"), &scratch.there("source"));
             }
             assert_eq!(scratch.arrived(), ["source"]);
+        }
+    });
+}
+
+#[test]
+fn a_cancel_before_the_content_removes_the_part_too() {
+    common::within(60, || {
+        for offered in [offer(b"source", 1 << 20, 16), offer_directory()] {
+            let scratch = Scratch::new("early");
+            let ((), received) = both(
+                |to| {
+                    to.send(&offered).and_then(|()| to.receive()).expect("the answer");
+                    assert_eq!(scratch.arrived().len(), 2, "a part and a checkpoint");
+                    to.send(&failure(ErrorCode::Cancelled)).expect("send");
+                    to.receive().expect("the receiver's failure");
+                },
+                |from| {
+                    let options = ReceiveOptions::new().discard_cancelled(true);
+                    options.receive_into_dir(from, scratch.there(""))
+                },
+            );
+            assert_eq!(code(received), ErrorCode::Cancelled);
+            assert_eq!(scratch.arrived(), [""; 0]);
         }
     });
 }

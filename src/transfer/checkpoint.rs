@@ -19,6 +19,7 @@ pub(crate) struct Checkpoint {
     header: Header,
     /// How many blocks it claims.
     claimed: usize,
+    is_new: bool,
     /// Given back once the file is no longer locked.
     _at_work: AtWork,
 }
@@ -79,36 +80,57 @@ impl Checkpoint {
         header: Header,
         tenure: &Arc<Tenure>,
     ) -> Result<(Checkpoint, Vec<Value>)> {
+        for _ in 0..MOST_REOPENED {
+            if let Some(opened) = Checkpoint::open_once(dir, name, header, tenure)? {
+                return Ok(opened);
+            }
+        }
+        Err(busy(name))
+    }
+
+    /// The same; nothing if whoever had it has removed it meanwhile.
+    fn open_once(
+        dir: &Dir,
+        name: &Name,
+        header: Header,
+        tenure: &Arc<Tenure>,
+    ) -> Result<Option<(Checkpoint, Vec<Value>)>> {
         let check = name.check();
-        let file = match dir.open_file_to_write(&check) {
-            Ok(file) => file,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => dir.create_file(&check)?,
+        let (file, is_new) = match dir.open_file_to_write(&check) {
+            Ok(file) => (file, false),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => match dir.create_file(&check) {
+                Ok(file) => (file, true),
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(None),
+                Err(e) => return Err(e.into()),
+            },
             Err(e) => return Err(in_the_way(&check, e)),
         };
         let place = Seen::of(&file)?.place();
         if !tenure::lock(place, tenure, || try_lock(&file))? {
-            let what = format!("another transfer is receiving {name}");
-            return Err(Error::new(ErrorCode::Busy, what));
+            return Err(busy(name));
+        }
+        // A lock on what has lost its name keeps nobody out.
+        if dir.look_at(&check)?.map(|seen| seen.place()) != Some(place) {
+            return Ok(None);
         }
         let _at_work = AtWork::new(place, tenure);
-        let mut checkpoint = Checkpoint { file, header, claimed: 0, _at_work };
+        let mut checkpoint = Checkpoint { file, header, claimed: 0, is_new, _at_work };
         if checkpoint.is_foreign()? {
             return Err(in_the_way(&check, io::Error::other("it is no checkpoint of ours")));
         }
-        let values = checkpoint.load()?;
-        match values {
-            Some(values) => {
-                checkpoint.claimed = values.len();
-                Ok((checkpoint, values))
-            }
-            None => {
-                // Before there is a part, and before one is written over for another
-                // source: what a power cut leaves must be ours, and claim nothing.
-                checkpoint.forget()?;
-                dir.sync()?;
-                Ok((checkpoint, Vec::new()))
-            }
+        if let Some(values) = checkpoint.load()? {
+            return Ok(Some((checkpoint, values)));
         }
+        // Before there is a part, and before one is written over for another source:
+        // what a power cut leaves must be ours, and claim nothing.
+        checkpoint.forget()?;
+        dir.sync()?;
+        Ok(Some((checkpoint, Vec::new())))
+    }
+
+    /// Whether there was none before.
+    pub(crate) fn is_new(&self) -> bool {
+        self.is_new
     }
 
     /// Claims that the first blocks are on the disk, with these values. The
@@ -180,6 +202,9 @@ impl Checkpoint {
             }
             values.push(value);
         }
+        // Or they would count again once the hole before them is filled.
+        self.claimed = records.len().div_ceil(RECORD);
+        self.unclaim(values.len())?;
         Ok(Some(values))
     }
 
@@ -195,6 +220,10 @@ impl Checkpoint {
     fn end_of(&self, claimed: usize) -> u64 {
         (HEADER + claimed * RECORD) as u64
     }
+}
+
+fn busy(name: &Name) -> Error {
+    Error::new(ErrorCode::Busy, format!("another transfer is receiving {name}"))
 }
 
 /// Something that is no file of ours has the name of one.
@@ -225,6 +254,9 @@ const HEADER: usize = 56;
 const RECORD: usize = 36;
 const MOST_RECORDS: u64 = 65_536;
 
+/// How often one is opened that others complete meanwhile.
+const MOST_REOPENED: usize = 100;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -239,5 +271,69 @@ mod tests {
             bad[bit / 8] ^= 1 << (bit % 8);
             assert_eq!(Header::decode(&bad), None, "bit {bit}");
         }
+    }
+
+    /// A directory of its own; dropped, it is gone.
+    struct Scratch(std::path::PathBuf);
+
+    impl Scratch {
+        fn new(name: &str) -> Scratch {
+            let name = format!("pointsub-checkpoint-{name}-{}", std::process::id());
+            let path = std::env::temp_dir().join(name);
+            std::fs::create_dir_all(&path).expect("a directory");
+            Scratch(path)
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_is_locked_has_the_name_also_if_another_was_waited_for() {
+        let scratch = Scratch::new("lock");
+        let dir = Dir::open(&scratch.0).unwrap();
+        let name = Name::from_peer(b"file").unwrap();
+        let header = Header { directory: false, block_log2: 20, size: 7, identity: [9; 32] };
+        let tenure = || Tenure::new(Some("peer".to_owned()));
+        let old = tenure();
+        let (first, _) = Checkpoint::open(&dir, &name, header, &old).unwrap();
+        std::thread::scope(|scope| {
+            let next = scope.spawn(|| Checkpoint::open(&dir, &name, header, &tenure()));
+            while !old.yields() {
+                old.is_cut_off();
+                std::thread::yield_now();
+            }
+            // The next waits; and now the first completes its file all the same.
+            dir.remove_file(&name.check()).unwrap();
+            drop(first);
+            let (next, _) = next.join().unwrap().unwrap();
+            let named = dir.look_at(&name.check()).unwrap().expect("it has a name");
+            assert_eq!(named.place(), Seen::of(&next.file).unwrap().place());
+        });
+    }
+
+    #[test]
+    fn what_is_behind_a_damaged_record_is_claimed_no_more() {
+        let scratch = Scratch::new("stale");
+        let dir = Dir::open(&scratch.0).unwrap();
+        let name = Name::from_peer(b"file").unwrap();
+        let header = Header { directory: false, block_log2: 16, size: 1 << 20, identity: [9; 32] };
+        let open = || Checkpoint::open(&dir, &name, header, &Tenure::new(None)).unwrap();
+        let values: Vec<Value> = (0..10).map(|i| [i; 32]).collect();
+        open().0.claim(&values).unwrap();
+        let path = scratch.0.join("file.part.check");
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[HEADER + 3 * RECORD] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+        let (mut checkpoint, claimed) = open();
+        assert_eq!(claimed, values[..3]);
+        // One block more is on the disk, and fills the hole.
+        checkpoint.claim(&values[..4]).unwrap();
+        drop(checkpoint);
+        assert_eq!(open().1, values[..4]);
     }
 }

@@ -199,6 +199,7 @@
 mod blocks;
 mod channel;
 mod checkpoint;
+mod claim;
 mod dir;
 mod farewell;
 mod hashing;

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::path::Path;
 
-use crate::error::Result;
+use crate::error::{Error, ErrorCode, Result};
 use crate::message::MessageTransporter;
 use crate::transfer::progress::TransferHandle;
 use crate::transfer::report::Report;
@@ -205,6 +205,11 @@ impl ReceiveOptions {
         dir: impl AsRef<Path>,
     ) -> Result<Report> {
         receive::into_dir(from, dir.as_ref(), self).map_err(|e| e.at("receive_into_dir"))
+    }
+
+    /// Whether what has arrived is removed after this error.
+    pub(crate) fn discards_after(&self, e: &Error) -> bool {
+        self.discard_cancelled && e.code() == ErrorCode::Cancelled
     }
 
     /// The handle that was given, or one that nobody has.

@@ -2,18 +2,17 @@
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
-use std::sync::Arc;
 use std::sync::mpsc::{self, SyncSender};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorCode, Result};
 use crate::transfer::blocks::{BlockSize, Blocks, Value};
-use crate::transfer::checkpoint::{Checkpoint, Header, in_the_way};
-use crate::transfer::dir::{Dir, Found};
+use crate::transfer::checkpoint::{Checkpoint, in_the_way};
+use crate::transfer::claim::Claim;
+use crate::transfer::dir::Dir;
 use crate::transfer::hashing::Hashing;
 use crate::transfer::names::Name;
-use crate::transfer::tenure::Tenure;
 use crate::transfer::wire::Meta;
 
 /// A part, locked for this process. Dropped, it stays for the next attempt.
@@ -22,7 +21,7 @@ pub(crate) struct Part<'a> {
     name: &'a Name,
     file: File,
     /// None in a directory that is put together as a whole.
-    checkpoint: Option<Checkpoint>,
+    claim: Option<Claim<'a>>,
     claimed: Vec<Value>,
     blocks: Blocks,
     block_size: BlockSize,
@@ -30,34 +29,28 @@ pub(crate) struct Part<'a> {
 }
 
 impl<'a> Part<'a> {
-    /// Opens the part of `name`, or begins one.
+    /// Opens the part that was claimed, or begins one; `claimed` are the values of what
+    /// should be there.
     pub(crate) fn open(
-        dir: &'a Dir,
-        name: &'a Name,
+        claim: Claim<'a>,
+        claimed: Vec<Value>,
         meta: &'a Meta,
         block_size: BlockSize,
-        tenure: &Arc<Tenure>,
     ) -> Result<Part<'a>> {
-        let part = name.part();
-        // A part without a checkpoint is somebody else's: ours are made in
-        // this order, and removed in the other.
-        let foreign =
-            dir.find(&part)? != Found::Nothing && dir.find(&name.check())? == Found::Nothing;
-        if foreign {
-            return Err(in_the_way(&part, io::Error::other("it is not a part of ours")));
-        }
-        let header = Header::of_file(meta, block_size);
-        let (checkpoint, claimed) = Checkpoint::open(dir, name, header, tenure)?;
-        let file = match dir.open_file_to_write(&part) {
-            Ok(file) => file,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => dir.create_file(&part)?,
-            Err(e) => return Err(in_the_way(&part, e)),
+        let (dir, name, part) = (claim.dir, claim.name, claim.name.part());
+        let found = (!claim.is_new()).then(|| dir.open_file_to_write(&part));
+        let file = match found {
+            Some(Ok(file)) => file,
+            Some(Err(e)) if e.kind() != io::ErrorKind::NotFound => {
+                return Err(in_the_way(&part, e));
+            }
+            _ => dir.create_file(&part)?,
         };
         if has_other_names(&file)? {
             return Err(in_the_way(&part, io::Error::other("it has another name as well")));
         }
-        let (checkpoint, blocks) = (Some(checkpoint), Blocks::new(block_size));
-        Ok(Part { dir, name, file, checkpoint, claimed, blocks, block_size, meta })
+        let (claim, blocks) = (Some(claim), Blocks::new(block_size));
+        Ok(Part { dir, name, file, claim, claimed, blocks, block_size, meta })
     }
 
     /// A file in a directory that is itself a part: it has its name already.
@@ -69,7 +62,7 @@ impl<'a> Part<'a> {
         file: File,
     ) -> Part<'a> {
         let (blocks, claimed) = (Blocks::new(block_size), Vec::new());
-        Part { dir, name, file, checkpoint: None, claimed, blocks, block_size, meta }
+        Part { dir, name, file, claim: None, claimed, blocks, block_size, meta }
     }
 
     /// Looks for the last point up to which what is there is good, as far as
@@ -113,6 +106,11 @@ impl<'a> Part<'a> {
         self.block_size.start_of(block, self.meta.size)
     }
 
+    /// Removes it: the transfer is not to go on.
+    pub(crate) fn discard(self) -> Result<()> {
+        self.claim.map_or(Ok(()), Claim::discard)
+    }
+
     /// Drops what is behind the first blocks and waits for the rest.
     pub(crate) fn go_on(mut self, block: usize) -> Result<Writing<'a>> {
         if block > self.values().len() {
@@ -120,8 +118,8 @@ impl<'a> Part<'a> {
             return Err(Error::new(ErrorCode::ProtocolViolation, what));
         }
         let start = self.block_size.start_of(block, self.meta.size);
-        if let Some(checkpoint) = &mut self.checkpoint {
-            checkpoint.unclaim(block)?;
+        if let Some(claim) = &mut self.claim {
+            claim.checkpoint.unclaim(block)?;
         }
         if block < self.values().len() {
             self.blocks.truncate(block);
@@ -135,7 +133,7 @@ impl<'a> Part<'a> {
             hashing: Hashing::new(self.blocks, &self.file, start, self.meta.size - start),
             file: self.file,
             position: start,
-            keeper: self.checkpoint.map_or(Keeper::Nobody, Keeper::Idle),
+            keeper: self.claim.map_or(Keeper::Nobody, |claim| Keeper::Idle(claim.checkpoint)),
             kept: Instant::now(),
             kept_at: start,
         })
@@ -175,24 +173,19 @@ impl Writing<'_> {
                 .advise("send it again; what is bad will be found and sent"));
         }
         self.meta.put_on(&self.file)?;
-        let Some(_locked) = checkpoint else { return Ok(ours) };
+        let (dir, name) = (self.dir, self.name);
+        let Some(checkpoint) = checkpoint else { return Ok(ours) };
         self.file.sync_all()?;
-        let renamed = self.dir.rename(&self.name.part(), self.dir, self.name, replace);
-        renamed.map_err(|e| exists(self.name, e))?;
-        // A part without its checkpoint would be a stranger's: the checkpoint goes last.
-        self.dir.sync()?;
-        self.dir.remove_file(&self.name.check())?;
+        dir.rename(&name.part(), dir, name, replace).map_err(|e| exists(name, e))?;
+        Claim { dir, name, checkpoint }.done()?;
         Ok(ours)
     }
 
     /// Removes the part: the transfer is not to go on.
     pub(crate) fn discard(self) -> Result<()> {
-        if let Some(_locked) = self.keeper.stop()? {
-            self.dir.remove_file(&self.name.part())?;
-            self.dir.sync()?;
-            self.dir.remove_file(&self.name.check())?;
-        }
-        Ok(())
+        let (dir, name) = (self.dir, self.name);
+        let checkpoint = self.keeper.stop()?;
+        checkpoint.map_or(Ok(()), |checkpoint| Claim { dir, name, checkpoint }.discard())
     }
 
     /// Keeps what has arrived before an attempt ends. Best effort: what is not

@@ -7,9 +7,10 @@ use std::time::Instant;
 
 use crate::error::{Error, ErrorCode, Result};
 use crate::message::MessageTransporter;
-use crate::transfer::blocks::{BlockSize, Blocks};
+use crate::transfer::blocks::{BlockSize, Blocks, Value};
 use crate::transfer::channel::{Channel, Tally};
-use crate::transfer::checkpoint::{Checkpoint, Header};
+use crate::transfer::checkpoint::Header;
+use crate::transfer::claim::Claim;
 use crate::transfer::dir::{Dir, Found};
 use crate::transfer::names::Name;
 use crate::transfer::options::ReceiveOptions;
@@ -137,22 +138,52 @@ impl Target<'_> {
         report: &mut Report,
     ) -> Result<()> {
         let replace = self.options.overwrite;
-        if let Some(blocks) = self.examine_whole()? {
+        let found = self.dir.find(self.name)?;
+        if let Some(blocks) = self.examine_whole(found)? {
             let answer = Answer { blocks, whole: true, replace, trusted: 0 };
             channel.say(Body::Answer(answer))?;
             if hear_start(channel)?.same {
                 channel.passes(self.meta.size);
-                return self.clean_up(channel.tenure());
+                return self.settle(channel.tenure());
             }
             if !replace {
                 return Err(another(self.name));
             }
-            let part = self.open_part(channel.tenure())?;
+            let (claim, claimed) = self.claim(channel.tenure())?;
+            let part = Part::open(claim, claimed, self.meta, self.block_size)?;
             return fill(channel, part.go_on(0)?, self.options, report);
         }
-        let mut part = self.open_part(channel.tenure())?;
+        let (claim, claimed) = self.claim(channel.tenure())?;
+        if claim.is_new() && self.dir.find(self.name)? != found {
+            // Who had the claim until just now has completed it.
+            claim.done()?;
+            return self.receive(channel, report);
+        }
+        let mut part = Part::open(claim, claimed, self.meta, self.block_size)?;
+        match self.agree(channel, &mut part) {
+            Ok(block) => fill(channel, part.go_on(block)?, self.options, report),
+            Err(e) => {
+                if self.options.discards_after(&e) {
+                    part.discard()?;
+                }
+                Err(e)
+            }
+        }
+    }
+
+    fn claim(&self, tenure: &Arc<Tenure>) -> Result<(Claim<'_>, Vec<Value>)> {
+        let header = Header::of_file(self.meta, self.block_size);
+        Claim::take(self.dir, self.name, header, tenure)
+    }
+
+    /// Says what there is of a part, and hears from which block on it goes on.
+    fn agree<C: Read + Write>(
+        &self,
+        channel: &mut Channel<'_, C>,
+        part: &mut Part<'_>,
+    ) -> Result<usize> {
         let trusted = part.examine(self.verify)? as u32;
-        let blocks = part.values().concat();
+        let (blocks, replace) = (part.values().concat(), self.options.overwrite);
         channel.say(Body::Answer(Answer { blocks, trusted, whole: false, replace }))?;
         let start = hear_start(channel)?;
         if start.same {
@@ -160,18 +191,14 @@ impl Target<'_> {
             return Err(Error::new(ErrorCode::ProtocolViolation, what));
         }
         channel.passes(part.start_of(start.block as usize));
-        fill(channel, part.go_on(start.block as usize)?, self.options, report)
-    }
-
-    fn open_part(&self, tenure: &Arc<Tenure>) -> Result<Part<'_>> {
-        Part::open(self.dir, self.name, self.meta, self.block_size, tenure)
+        Ok(start.block as usize)
     }
 
     /// Looks at what has the name already. The values of its blocks, if it may
     /// be this very file; nothing if there is nothing, or something that may
     /// be replaced.
-    fn examine_whole(&self) -> Result<Option<Vec<u8>>> {
-        let size = match self.dir.find(self.name)? {
+    fn examine_whole(&self, found: Found) -> Result<Option<Vec<u8>>> {
+        let size = match found {
             Found::Nothing => return Ok(None),
             Found::File(size) => size,
             Found::Symlink if self.options.overwrite => return Ok(None),
@@ -186,17 +213,13 @@ impl Target<'_> {
         examine(self.dir, self.name, size, self.block_size).map(Some)
     }
 
-    /// The file is there: whatever an attempt left beside it can go.
-    fn clean_up(&self, tenure: &Arc<Tenure>) -> Result<()> {
+    /// The file is there, whoever put it there: that comes to be on the disk, and
+    /// whatever an attempt left beside it goes.
+    fn settle(&self, tenure: &Arc<Tenure>) -> Result<()> {
+        self.dir.open_file(self.name)?.sync_all()?;
+        self.dir.sync()?;
         if self.dir.find(&self.name.check())? != Found::Nothing {
-            let header = Header::of_file(self.meta, self.block_size);
-            let (_lock, _) = Checkpoint::open(self.dir, self.name, header, tenure)?;
-            if self.dir.find(&self.name.part())? != Found::Nothing {
-                self.dir.remove_file(&self.name.part())?;
-                // A part must never outlive its checkpoint, not even a power cut.
-                self.dir.sync()?;
-            }
-            self.dir.remove_file(&self.name.check())?;
+            self.claim(tenure)?.0.discard()?;
         }
         Ok(())
     }
@@ -229,7 +252,7 @@ pub(crate) fn fill<C: Read + Write>(
             Ok(())
         }
         Err(e) => {
-            if e.code() == ErrorCode::Cancelled && options.discard_cancelled {
+            if options.discards_after(&e) {
                 writing.discard()?;
             } else {
                 writing.keep();

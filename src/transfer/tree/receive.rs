@@ -6,7 +6,8 @@ use std::sync::Arc;
 use crate::error::{Error, ErrorCode, Result};
 use crate::transfer::blocks::BlockSize;
 use crate::transfer::channel::{Channel, Tally};
-use crate::transfer::checkpoint::{Checkpoint, Header, in_the_way};
+use crate::transfer::checkpoint::{Header, in_the_way};
+use crate::transfer::claim::Claim;
 use crate::transfer::dir::{Dir, Found};
 use crate::transfer::names::Name;
 use crate::transfer::options::ReceiveOptions;
@@ -38,12 +39,15 @@ pub(crate) fn receive<C: Read + Write>(
         let what = format!("small files of up to {small} bytes");
         return Err(Error::new(ErrorCode::ProtocolViolation, what));
     }
-    let target = match parent.find(name)? {
-        Found::Nothing => None,
-        Found::Directory => Some(parent.open_dir(name)?),
-        _ => return Err(in_place_of_directory(name)),
+    let target = || match parent.find(name)? {
+        Found::Nothing => Ok(None),
+        Found::Directory => Ok(Some(parent.open_dir(name)?)),
+        _ => Err(in_place_of_directory(name)),
     };
-    let (_checkpoint, part, resumed) = open_part(parent, name, channel.tenure())?;
+    target()?;
+    let (claim, part, resumed) = open_part(parent, name, channel.tenure())?;
+    // Who had the claim until just now may have completed it.
+    let target = target()?;
     let mut receiving = Receiving {
         place: target.as_ref().map(Dir::try_clone).transpose()?,
         depth: 0,
@@ -59,41 +63,39 @@ pub(crate) fn receive<C: Read + Write>(
     }
     let filled = channel.say(Body::Answer(Answer::default())).and_then(|()| receiving.run(channel));
     if let Err(e) = filled {
-        if e.code() == ErrorCode::Cancelled && options.discard_cancelled {
-            parent.remove_all(&name.part())?;
-            parent.sync()?;
-            parent.remove_file(&name.check())?;
+        if options.discards_after(&e) {
+            claim.discard()?;
         }
         return Err(e);
     }
     let closed = receiving.stage.finish()?;
-    parent.sync_all()?;
+    parent.open_dir(&name.part())?.sync_all()?;
     let in_one_step = commit(parent, &name.part(), name, options.overwrite)?;
-    close(&parent.open_dir(name)?, &closed)?;
-    // A part must never outlive its checkpoint, not even a power cut: that goes last.
-    if in_one_step && closed.is_empty() {
-        parent.sync()?;
-    } else {
-        parent.sync_all()?;
+    let root = parent.open_dir(name)?;
+    close(&root, &closed)?;
+    if !in_one_step || !closed.is_empty() {
+        root.sync_all()?;
     }
-    Ok(parent.remove_file(&name.check())?)
+    claim.done()
 }
 
-/// The directory that becomes the one that was offered, locked; whether it was
-/// here before.
-fn open_part(parent: &Dir, name: &Name, tenure: &Arc<Tenure>) -> Result<(Checkpoint, Dir, bool)> {
+/// The directory that becomes the one that was offered; whether it was here before.
+fn open_part<'a>(
+    parent: &'a Dir,
+    name: &'a Name,
+    tenure: &Arc<Tenure>,
+) -> Result<(Claim<'a>, Dir, bool)> {
     let part = name.part();
-    let found = parent.find(&part)?;
-    if found != Found::Nothing && parent.find(&name.check())? == Found::Nothing {
-        return Err(in_the_way(&part, std::io::Error::other("it is not a part of ours")));
-    }
-    let (checkpoint, _) = Checkpoint::open(parent, name, Header::of_directory(), tenure)?;
+    let (claim, _) = Claim::take(parent, name, Header::of_directory(), tenure)?;
+    let found = if claim.is_new() { Found::Nothing } else { parent.find(&part)? };
     match found {
-        Found::Nothing => parent.create_dir(&part)?,
-        Found::Directory => drop(parent.reopen_dir(&part)?),
-        _ => return Err(in_the_way(&part, std::io::Error::other("it is no directory"))),
+        Found::Nothing => {
+            parent.create_dir(&part)?;
+            Ok((claim, parent.open_dir(&part)?, false))
+        }
+        Found::Directory => Ok((claim, parent.reopen_dir(&part)?, true)),
+        _ => Err(in_the_way(&part, std::io::Error::other("it is no directory"))),
     }
-    Ok((checkpoint, parent.open_dir(&part)?, found == Found::Directory))
 }
 
 struct Receiving<'a> {

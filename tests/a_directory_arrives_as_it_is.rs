@@ -7,8 +7,10 @@ mod common;
 mod files;
 mod support;
 
-use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::fs::{self, File};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
 
 use files::trees::{assert_same, make_large, make_varied};
 use files::{Scratch, both, code};
@@ -50,7 +52,8 @@ fn what_is_there_already_is_not_sent_again() {
         fs::create_dir(scratch.here("tree/new directory")).expect("make");
         fs::write(scratch.here("tree/new directory/file"), "also").expect("write");
         fs::write(scratch.here("tree/empty/large"), support::bytes(8, 2 << 20)).expect("write");
-        let (sent, received) = scratch.send("tree");
+        let allowed = ReceiveOptions::new().overwrite(true);
+        let (sent, received) = scratch.send_with("tree", &SendOptions::new(), &allowed);
         let new = 3 + 4 + (2 << 20);
         assert_eq!((sent.expect("send").moved, received.expect("receive").moved), (new, new));
         assert_same(&scratch.here("tree"), &scratch.there("tree"));
@@ -88,6 +91,43 @@ fn files_that_differ_are_replaced_only_with_permission() {
                 assert_eq!(scratch.arrived(), ["tree"]);
             }
         }
+    });
+}
+
+#[test]
+fn directories_that_are_there_keep_their_modes_and_times_without_permission() {
+    common::within(60, || {
+        let scratch = Scratch::new("directories");
+        let set = |path: &Path, mode: u32, seconds: u64| {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("permissions");
+            let time = UNIX_EPOCH + Duration::from_secs(seconds);
+            File::open(path).and_then(|dir| dir.set_modified(time)).expect("a time");
+        };
+        let make = |root: PathBuf, mode, seconds| {
+            // The last of them its owner may not change.
+            for (name, mode) in [("sub", mode), ("closed", mode & 0o577), ("", mode)] {
+                fs::create_dir_all(root.join(name)).expect("make");
+                set(&root.join(name), mode, seconds);
+            }
+        };
+        make(scratch.here("tree"), 0o777, 1_000_000);
+        make(scratch.there("tree"), 0o755, 2_000_000);
+        let found = |path: PathBuf| {
+            let found = fs::metadata(path).expect("stat");
+            (found.mode() & 0o777, found.mtime())
+        };
+        let (sent, received) = scratch.send("tree");
+        sent.and(received).expect("without permission");
+        assert_eq!(found(scratch.there("tree")), (0o755, 2_000_000));
+        assert_eq!(found(scratch.there("tree/sub")), (0o755, 2_000_000));
+        assert_eq!(found(scratch.there("tree/closed")), (0o555, 2_000_000));
+
+        let allowed = ReceiveOptions::new().overwrite(true);
+        let (sent, received) = scratch.send_with("tree", &SendOptions::new(), &allowed);
+        sent.and(received).expect("with permission");
+        assert_eq!(found(scratch.there("tree")), (0o777, 1_000_000));
+        assert_eq!(found(scratch.there("tree/sub")), (0o777, 1_000_000));
+        assert_eq!(found(scratch.there("tree/closed")), (0o577, 1_000_000));
     });
 }
 

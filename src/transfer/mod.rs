@@ -192,9 +192,12 @@
 //!
 //! A directory `NAME` is put together in a directory `NAME.part` with its files
 //! under their own names; the checkpoint beside it says whose it is and has no
-//! records. When it is complete, its file system is synced once, and it is renamed;
-//! or, if there is a `NAME` already, what is in it is moved there, file by file,
-//! each in one step. What compares there is not sent at all.
+//! records. When it is complete, its file system is synced once (outside of Linux
+//! each of its files), and it is renamed; or, if there is a `NAME` already, what is in
+//! it is moved there, file by file, each in one step. Directories that are there keep
+//! their permissions and times without
+//! [permission](ReceiveOptions::overwrite) to replace. What compares there is not sent
+//! at all.
 
 mod blocks;
 mod channel;

@@ -126,7 +126,8 @@ impl ReceiveOptions {
     /// Whether files that are there already are replaced, in one step and only
     /// once the new ones are complete. Default: no. A file that is the same
     /// already needs no permission; a directory, a device and the like are
-    /// never replaced by a file.
+    /// never replaced by a file. Directories that are there already are joined by
+    /// what comes; they get the sender's permissions and times only with this.
     #[must_use]
     pub fn overwrite(mut self, on: bool) -> ReceiveOptions {
         self.overwrite = on;

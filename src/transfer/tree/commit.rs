@@ -18,21 +18,18 @@ pub(crate) fn commit(parent: &Dir, part: &Name, name: &Name, overwrite: bool) ->
         _ => return Err(in_place_of_directory(name)),
     }
     merge(&parent.open_dir(part)?, &parent.open_dir(name)?, overwrite)?;
-    let meta = parent.open_dir(part)?.look()?.meta();
-    meta.put_on(&parent.open_dir(name)?.as_file()?)?;
     parent.remove_all(part)?;
     Ok(false)
 }
 
-/// Moves what is in one directory into another.
+/// Moves what is in one directory into another, which keeps its permissions and its
+/// time unless those may be replaced as well.
 fn merge(from: &Dir, to: &Dir, overwrite: bool) -> Result<()> {
+    let meta = from.look()?.meta();
     for name in from.names()? {
         match (from.find(&name)?, to.find(&name)?) {
             (Found::Directory, Found::Directory) => {
-                let (inner, target) = (from.open_dir(&name)?, to.open_dir(&name)?);
-                let meta = inner.look()?.meta();
-                merge(&inner, &target, overwrite)?;
-                meta.put_on(&target.as_file()?)?;
+                merge(&from.open_dir(&name)?, &to.open_dir(&name)?, overwrite)?;
                 from.remove_dir(&name)?;
             }
             (Found::Directory, Found::Nothing) => from.rename(&name, to, &name, false)?,
@@ -44,6 +41,9 @@ fn merge(from: &Dir, to: &Dir, overwrite: bool) -> Result<()> {
             }
             _ => from.rename(&name, to, &name, overwrite).map_err(|e| exists(&name, e))?,
         }
+    }
+    if overwrite {
+        meta.put_on(&to.as_file()?)?;
     }
     Ok(())
 }

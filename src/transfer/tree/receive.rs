@@ -22,7 +22,7 @@ use crate::transfer::tree::records::{Record, Records};
 use crate::transfer::tree::size_of;
 use crate::transfer::tree::stage::Stage;
 use crate::transfer::wire::{
-    Answer, Batch, Body, Entry, Held, HeldFile, Kind, MOST_ENTRIES, Offer,
+    Answer, Batch, Body, Entry, Held, HeldFile, Kind, MOST_ENTRIES, Meta, Offer,
 };
 
 /// Receives the directory that was offered, as `name` in `parent`.
@@ -48,12 +48,14 @@ pub(crate) fn receive<C: Read + Write>(
     let (claim, part, resumed) = open_part(parent, name, channel.tenure())?;
     // Who had the claim until just now may have completed it.
     let target = target()?;
+    let joins = target.is_some() && !options.overwrite;
+    let meta = offer.meta.clone().filter(|_| !joins).unwrap_or_default();
     let mut receiving = Receiving {
         place: target.as_ref().map(Dir::try_clone).transpose()?,
         depth: 0,
         probes: resumed.then(|| part.try_clone()).transpose()?.map(|dir| Cursor::new(Some(dir))),
         targets: target.map(|dir| Cursor::new(Some(dir))),
-        stage: Stage::new(part, offer.meta.clone().unwrap_or_default(), resumed),
+        stage: Stage::new(part, meta, resumed),
         small,
         options,
         report,
@@ -219,6 +221,9 @@ impl Receiving<'_> {
                 if is_target && !matches!(found, Found::Nothing | Found::Directory) {
                     return Err(in_place_of_directory(&name));
                 }
+                if is_target && found == Found::Directory {
+                    here = Here::InPlace;
+                }
                 continue;
             }
             let Some(dir) = cursor.here().filter(|_| found != Found::Nothing) else { continue };
@@ -309,6 +314,10 @@ impl Receiving<'_> {
         self.stage.leave(entry.up)?;
         let meta = entry.meta.clone().unwrap_or_default();
         match (entry.kind(), here) {
+            // It joins one that keeps its own.
+            (Kind::Directory, Here::InPlace) if !self.options.overwrite => {
+                self.stage.enter(name(entry)?, Meta::default())
+            }
             (Kind::Directory, _) => self.stage.enter(name(entry)?, meta),
             (_, Here::InPlace) => self.stage.forget(&name(entry)?),
             _ => self.stage.put_link(&name(entry)?, &meta, &entry.target),

@@ -14,10 +14,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use files::trees::{assert_same, make_large};
-use files::wire::{failure, offer, offer_directory};
+use files::wire::{failure, failure_in, offer, offer_directory};
 use files::{Scratch, both, code};
 use pointsub::transfer::progress::{Progress, Status, TransferId};
-use pointsub::transfer::{ReceiveOptions, Report, SendOptions};
+use pointsub::transfer::{ReceiveOptions, Report, SendOptions, receive_into_dir, send_file};
 use pointsub::{ErrorCode, MessageTransporter, Result, TransferHandle, TransferObserver};
 
 /// Writes down what it hears.
@@ -212,6 +212,110 @@ fn a_cancel_before_the_content_removes_the_part_too() {
             assert_eq!(code(received), ErrorCode::Cancelled);
             assert_eq!(scratch.arrived(), [""; 0]);
         }
+    });
+}
+
+#[test]
+fn a_receiver_of_which_nothing_has_come_returns_and_leaves_what_comes_to_the_next() {
+    common::within(20, || {
+        let scratch = Scratch::new("nothing");
+        fs::write(scratch.here("source"), "content").expect("write");
+        let (near, far) = UnixStream::pair().expect("two sockets");
+        let mut from = MessageTransporter::builder(far).control().build();
+        let there = Side::new();
+        let options = ReceiveOptions::new().handle(&there.handle);
+        let received = thread::scope(|scope| {
+            let receiving = scope.spawn(|| options.receive_into_dir(&mut from, scratch.there("")));
+            wait_for(&there.handle, |_| !there.story.told().is_empty());
+            there.handle.cancel();
+            receiving.join().expect("the receiver")
+        });
+        assert_eq!(code(received), ErrorCode::Cancelled);
+        assert_eq!(there.handle.status(), Status::Cancelled);
+        thread::scope(|scope| {
+            scope.spawn(|| send_file(&mut MessageTransporter::new(near), scratch.here("source")));
+            receive_into_dir(&mut from, scratch.there("")).expect("the next");
+        });
+    });
+}
+
+#[test]
+fn a_sender_that_is_cancelled_before_the_answer_says_so() {
+    common::within(20, || {
+        let scratch = Scratch::new("answer");
+        fs::write(scratch.here("source"), "content").expect("write");
+        let (near, far) = UnixStream::pair().expect("two sockets");
+        let here = Side::new();
+        thread::scope(|scope| {
+            let sending = scope.spawn(|| {
+                let mut to = MessageTransporter::builder(near).control().build();
+                let options = SendOptions::new().handle(&here.handle);
+                let sent = options.send_file(&mut to, scratch.here("source"));
+                (sent, send_file(&mut to, scratch.here("source")))
+            });
+            let mut peer = MessageTransporter::builder(far).control().build();
+            peer.receive().expect("the offer");
+            here.handle.cancel();
+            let failure_of_theirs = failure_in(&peer.receive().expect("why")).expect("a failure");
+            assert_eq!(failure_of_theirs.code, u32::from(ErrorCode::Cancelled.number()));
+            peer.send(&failure(ErrorCode::Cancelled)).expect("send");
+            receive_into_dir(&mut peer, scratch.there("")).expect("the next");
+            let (sent, next) = sending.join().expect("the sender");
+            assert_eq!(code(sent), ErrorCode::Cancelled);
+            next.expect("the conn is good for it");
+        });
+        assert_eq!(here.handle.status(), Status::Cancelled);
+    });
+}
+
+#[test]
+fn a_part_that_is_looked_at_stands_still_and_is_left_with_its_receiver() {
+    common::within(60, || {
+        let scratch = Scratch::new("looked-at");
+        fs::write(scratch.here("source"), support::bytes(1, 8 << 20)).expect("write");
+        let (here, there) = (Side::new(), Side::new());
+        let (_, received) =
+            transfer(&scratch, 4 << 20, (&here, &there), ReceiveOptions::new(), || {
+                wait_for(&there.handle, |there| there.progress().transferred > 2 << 20);
+                there.handle.cancel();
+            });
+        assert_eq!(code(received), ErrorCode::Cancelled);
+        let there = Side::new();
+        there.handle.pause();
+        let ((), received) = both(
+            |to| {
+                to.send(&offer(b"source", 8 << 20, 20)).expect("send");
+                wait_for(&there.handle, |there| there.status() == Status::Paused);
+                there.handle.cancel();
+                let said = to.receive().expect("what it says");
+                assert!(failure_in(&said).is_some(), "it has looked at all of it");
+                to.send(&failure(ErrorCode::Cancelled)).expect("send");
+            },
+            |from| {
+                let options = ReceiveOptions::new().handle(&there.handle);
+                options.receive_into_dir(from, scratch.there(""))
+            },
+        );
+        assert_eq!(code(received), ErrorCode::Cancelled);
+        assert_eq!(scratch.arrived(), ["source.part", "source.part.check"]);
+    });
+}
+
+#[test]
+fn a_tree_that_is_looked_at_is_left_with_its_sender_before_a_word_is_said() {
+    common::within(60, || {
+        let scratch = Scratch::new("before");
+        make_large(&scratch.here("source"), 10, 1 << 10, 3);
+        let (near, far) = UnixStream::pair().expect("two sockets");
+        let here = Side::new();
+        here.handle.cancel();
+        let mut to = MessageTransporter::builder(near).control().build();
+        let options = SendOptions::new().handle(&here.handle);
+        assert_eq!(code(options.send_dir(&mut to, scratch.here("source"))), ErrorCode::Cancelled);
+        assert_eq!(here.handle.status(), Status::Cancelled);
+        drop(to);
+        let e = MessageTransporter::new(far).receive().expect_err("nothing was said");
+        assert_eq!(e.code(), ErrorCode::ConnectionClosed);
     });
 }
 

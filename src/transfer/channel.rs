@@ -18,6 +18,8 @@ pub(crate) struct Channel<'a, C> {
     transporter: &'a mut MessageTransporter<C>,
     watch: Watch,
     tenure: Arc<Tenure>,
+    /// Something was said, or has begun to come: the peer knows of the transfer.
+    begun: bool,
     /// The conn, or what came over it, can be used no more.
     broken: bool,
     /// The peer said that it gave up.
@@ -32,7 +34,7 @@ impl<'a, C: Read + Write> Channel<'a, C> {
     ) -> Channel<'a, C> {
         let watch = Watch::begin(handle, total);
         let tenure = Tenure::new(transporter.remote());
-        Channel { transporter, watch, tenure, broken: false, heard: false }
+        Channel { transporter, watch, tenure, begun: false, broken: false, heard: false }
     }
 
     /// Ends the transfer; if it failed, with the peer's knowledge.
@@ -42,6 +44,7 @@ impl<'a, C: Read + Write> Channel<'a, C> {
     }
 
     pub(crate) fn say(&mut self, body: Body) -> Result<()> {
+        self.begun = true;
         let outcome = self.transporter.send(&body.into_bytes());
         self.note(outcome)
     }
@@ -49,10 +52,13 @@ impl<'a, C: Read + Write> Channel<'a, C> {
     /// The next message. If the peer says why it gave up, that is the error.
     pub(crate) fn hear(&mut self) -> Result<Body> {
         let mut message = Bounded(Vec::new());
-        let outcome = if self.tenure.is_at_work() {
-            let mut listening = Listening { tenure: &self.tenure };
+        let outcome = if self.tenure.is_at_work() || self.watch.is_steered() {
+            let (watch, tenure) = (&self.watch, &*self.tenure);
+            let mut listening = Listening { watch, tenure, begun: &mut self.begun };
             self.transporter.receive_stream_piloted(&mut listening, &mut message)
         } else {
+            // Nobody could call it off: that costs nothing while nothing comes.
+            self.begun = true;
             self.transporter.receive_stream(&mut message)
         };
         self.stay()?;
@@ -76,7 +82,6 @@ impl<'a, C: Read + Write> Channel<'a, C> {
             (Some(e), _) => Err(e),
             // What it was is what the receiver says next.
             (None, Err(e)) if e.context("receiver_error").is_some() => self.hear().and(Err(e)),
-            (None, Err(e)) if e.code() == ErrorCode::Cancelled => Err(e),
             (None, outcome) => self.note(outcome),
         }
     }
@@ -91,7 +96,6 @@ impl<'a, C: Read + Write> Channel<'a, C> {
         self.stay()?;
         match (writer.failed, outcome) {
             (Some(e), _) => Err(e),
-            (None, Err(e)) if is_orderly(&e) => Err(e),
             (None, outcome) => self.note(outcome),
         }
     }
@@ -130,8 +134,8 @@ impl<'a, C: Read + Write> Channel<'a, C> {
     /// peer has said so as well. Then nothing of it is left on the conn. A peer
     /// that does not, in its time, is left to itself.
     fn give_up(&mut self, e: Error) -> Error {
-        if self.broken {
-            // Whoever cannot be told finds the conn closed.
+        if self.broken || !self.begun {
+            // Whoever cannot be told finds the conn closed; or has nothing to be told of.
             return e;
         }
         let mut farewell = Farewell::new(&self.watch);
@@ -161,7 +165,7 @@ impl<'a, C: Read + Write> Channel<'a, C> {
     }
 
     fn note<T>(&mut self, outcome: Result<T>) -> Result<T> {
-        self.broken |= outcome.is_err();
+        self.broken |= outcome.as_ref().is_err_and(|e| !is_orderly(e));
         outcome
     }
 }
@@ -201,8 +205,6 @@ impl Pilot for Counting<'_> {
         self.watch.rest(most);
     }
 
-    fn expects(&mut self, _total: u64) {}
-
     fn goes(&mut self) {
         self.watch.goes();
     }
@@ -230,33 +232,31 @@ impl Pilot for Counting<'_> {
     }
 }
 
-/// Waits for a message, unless the next attempt takes over meanwhile.
+/// Waits for a message, unless the transfer is called off here, or the next attempt takes
+/// over meanwhile.
 struct Listening<'a> {
+    watch: &'a Watch,
     tenure: &'a Tenure,
+    begun: &'a mut bool,
 }
 
 impl Pilot for Listening<'_> {
     fn wish(&self) -> Wish {
-        if self.tenure.yields() { Wish::Cancel } else { Wish::Go }
+        let is_over = self.tenure.yields() || self.watch.wish() == Wish::Cancel;
+        if is_over { Wish::Cancel } else { Wish::Go }
     }
 
-    fn rest(&self, _most: Duration) {}
+    fn rest(&self, most: Duration) {
+        self.watch.rest(most);
+    }
 
-    fn expects(&mut self, _total: u64) {}
-
-    fn goes(&mut self) {}
-
-    fn moved(&mut self, _bytes: u64) {}
-
-    fn pauses(&mut self) {}
-
-    fn resumes(&mut self) {}
+    fn goes(&mut self) {
+        *self.begun = true;
+    }
 
     fn is_cut_off(&mut self) {
         self.tenure.is_cut_off();
     }
-
-    fn waits(&mut self, _still: Duration) {}
 }
 
 /// Gathers a message that must not be long.

@@ -41,16 +41,6 @@ impl Pilot for Farewell<'_> {
         self.watch.rest(most);
     }
 
-    fn expects(&mut self, _total: u64) {}
-
-    fn goes(&mut self) {}
-
-    fn moved(&mut self, _bytes: u64) {}
-
-    fn pauses(&mut self) {}
-
-    fn resumes(&mut self) {}
-
     fn waits(&mut self, still: Duration) {
         self.still = still;
     }

@@ -67,8 +67,13 @@ impl<'a> Part<'a> {
 
     /// Looks for the last point up to which what is there is good, as far as
     /// can be known here. Without `verify` the checkpoint is believed, and what
-    /// is behind its claims is read; the number of blocks believed.
-    pub(crate) fn examine(&mut self, verify: bool) -> io::Result<usize> {
+    /// is behind its claims is read; the number of blocks believed. Before each that is
+    /// read `check` says whether to go on.
+    pub(crate) fn examine(
+        &mut self,
+        verify: bool,
+        check: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<usize> {
         let size = self.meta.size;
         let there = self.file.metadata()?.len().min(size);
         let complete = if there == size {
@@ -84,6 +89,7 @@ impl<'a> Part<'a> {
         self.file.seek(SeekFrom::Start(self.block_size.start_of(trusted, size)))?;
         let mut buffer = vec![0; READ];
         for block in trusted..complete as usize {
+            check()?;
             let start = self.block_size.start_of(block, size);
             let len = self.block_size.start_of(block + 1, size) - start;
             let value = self.blocks.read_block(&mut self.file, len, &mut buffer)?;

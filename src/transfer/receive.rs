@@ -139,7 +139,7 @@ impl Target<'_> {
     ) -> Result<()> {
         let replace = self.options.overwrite;
         let found = self.dir.find(self.name)?;
-        if let Some(blocks) = self.examine_whole(found)? {
+        if let Some(blocks) = self.examine_whole(found, channel)? {
             let answer = Answer { blocks, whole: true, replace, trusted: 0 };
             channel.say(Body::Answer(answer))?;
             if hear_start(channel)?.same {
@@ -182,7 +182,7 @@ impl Target<'_> {
         channel: &mut Channel<'_, C>,
         part: &mut Part<'_>,
     ) -> Result<usize> {
-        let trusted = part.examine(self.verify)? as u32;
+        let trusted = part.examine(self.verify, &mut || channel.check())? as u32;
         let (blocks, replace) = (part.values().concat(), self.options.overwrite);
         channel.say(Body::Answer(Answer { blocks, trusted, whole: false, replace }))?;
         let start = hear_start(channel)?;
@@ -197,7 +197,11 @@ impl Target<'_> {
     /// Looks at what has the name already. The values of its blocks, if it may
     /// be this very file; nothing if there is nothing, or something that may
     /// be replaced.
-    fn examine_whole(&self, found: Found) -> Result<Option<Vec<u8>>> {
+    fn examine_whole<C: Read + Write>(
+        &self,
+        found: Found,
+        channel: &mut Channel<'_, C>,
+    ) -> Result<Option<Vec<u8>>> {
         let size = match found {
             Found::Nothing => return Ok(None),
             Found::File(size) => size,
@@ -210,7 +214,7 @@ impl Target<'_> {
         if size != self.meta.size || (self.options.overwrite && has_part()?) {
             return if self.options.overwrite { Ok(None) } else { Err(another(self.name)) };
         }
-        examine(self.dir, self.name, size, self.block_size).map(Some)
+        examine(channel, self.dir, self.name, size, self.block_size).map(Some)
     }
 
     /// The file is there, whoever put it there: that comes to be on the disk, and
@@ -263,11 +267,18 @@ pub(crate) fn fill<C: Read + Write>(
 }
 
 /// The values of the blocks of a file that may be the one that comes.
-pub(crate) fn examine(dir: &Dir, name: &Name, size: u64, block_size: BlockSize) -> Result<Vec<u8>> {
+pub(crate) fn examine<C: Read + Write>(
+    channel: &mut Channel<'_, C>,
+    dir: &Dir,
+    name: &Name,
+    size: u64,
+    block_size: BlockSize,
+) -> Result<Vec<u8>> {
     let mut file = dir.open_file(name)?;
     let mut blocks = Blocks::new(block_size);
     let mut buffer = vec![0; READ];
     for block in 0..block_size.count(size) as usize {
+        channel.check()?;
         let start = block_size.start_of(block, size);
         let len = block_size.start_of(block + 1, size) - start;
         if blocks.read_block(&mut file, len, &mut buffer)?.is_none() {

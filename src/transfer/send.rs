@@ -71,7 +71,7 @@ impl<'a> Source<'a> {
         report: &mut Report,
     ) -> Result<bool> {
         let size = self.meta.size;
-        let mut blocks = self.compare(answer)?;
+        let mut blocks = self.compare(channel, answer)?;
         let mut first = blocks.values().len();
         let complete = first as u64 == self.block_size.count(size);
         report.files += 1;
@@ -108,7 +108,11 @@ impl<'a> Source<'a> {
     }
 
     /// The blocks that both sides have, up to the first that differs.
-    fn compare(&mut self, answer: &Answer) -> Result<Blocks> {
+    fn compare<C: Read + Write>(
+        &mut self,
+        channel: &mut Channel<'_, C>,
+        answer: &Answer,
+    ) -> Result<Blocks> {
         let size = self.meta.size;
         let theirs = answer.values(self.block_size.count(size))?;
         let trusted = if self.options.verify { 0 } else { answer.trusted as usize };
@@ -118,6 +122,7 @@ impl<'a> Source<'a> {
         self.file.seek(SeekFrom::Start(self.block_size.start_of(from, size)))?;
         let mut buffer = vec![0; if theirs.len() > from { READ } else { 0 }];
         for (block, theirs) in theirs.iter().enumerate().skip(from) {
+            channel.check()?;
             let start = self.block_size.start_of(block, size);
             let len = self.block_size.start_of(block + 1, size) - start;
             let ours = blocks.read_block(&mut self.file, len, &mut buffer)?;

@@ -12,26 +12,26 @@ pub(crate) trait Pilot {
     fn rest(&self, most: Duration);
 
     /// The size of what comes, once it is known.
-    fn expects(&mut self, total: u64);
+    fn expects(&mut self, _total: u64) {}
 
     /// A chunk, or the end, is about to move.
-    fn goes(&mut self);
+    fn goes(&mut self) {}
 
     /// So many more bytes of content have moved.
-    fn moved(&mut self, bytes: u64);
+    fn moved(&mut self, _bytes: u64) {}
 
     /// It stands still, because one of the ends wants that.
-    fn pauses(&mut self);
+    fn pauses(&mut self) {}
 
     /// It is about to go on.
-    fn resumes(&mut self);
+    fn resumes(&mut self) {}
 
     /// The transport cannot move anything for the time being, and works on it: called
     /// again and again.
     fn is_cut_off(&mut self) {}
 
     /// It should move, and has not for so long: called again and again.
-    fn waits(&mut self, still: Duration);
+    fn waits(&mut self, _still: Duration) {}
 }
 
 /// What one end wants of a message under way.

@@ -136,6 +136,11 @@ impl TransferHandle {
         *self.shared.wish.lock()
     }
 
+    /// Whether there is another handle of this transfer.
+    pub(super) fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.shared) > 1
+    }
+
     /// Sleeps until the wish is another than this, at most so long.
     pub(super) fn wait_while(&self, wish: Wish, most: Duration) {
         let mut current = self.shared.wish.lock();

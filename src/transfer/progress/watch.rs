@@ -82,6 +82,11 @@ impl Watch {
         }
     }
 
+    /// Whether anybody could want something of the transfer.
+    pub(crate) fn is_steered(&self) -> bool {
+        self.handle.is_shared()
+    }
+
     /// The transfer has ended in this way.
     pub(crate) fn finish<T>(mut self, outcome: Result<T>) -> Result<T> {
         match &outcome {

@@ -153,6 +153,7 @@ impl Receiving<'_> {
         }
         let (mut here, mut held) = (Vec::new(), Held::default());
         for (index, entry) in batch.entries.iter().enumerate() {
+            channel.check()?;
             self.check(entry)?;
             let mut hash = Vec::new();
             let found = self.look_for(entry, &mut hash)?;
@@ -368,7 +369,7 @@ impl Receiving<'_> {
         self.stage.list(&name);
         if here == Here::InPlace {
             let place = self.stage.same_in(self.place.as_ref())?;
-            let blocks = examine(&place, &name, meta.size, block_size)?;
+            let blocks = examine(channel, &place, &name, meta.size, block_size)?;
             channel.say(Body::Answer(Answer { blocks, whole: true, replace, trusted: 0 }))?;
             if hear_start(channel)?.same {
                 channel.passes(meta.size);
@@ -390,7 +391,7 @@ impl Receiving<'_> {
         };
         let mut part = Part::staged(self.stage.here(), &name, &meta, block_size, file);
         if here == Here::InPart {
-            part.examine(true)?;
+            part.examine(true, &mut || channel.check())?;
             let blocks = part.values().concat();
             channel.say(Body::Answer(Answer { blocks, ..Answer::default() }))?;
         }

@@ -29,19 +29,9 @@ pub(crate) fn send<C: Read + Write>(
     let begun = Instant::now();
     let (name, root) = open(path)?;
     let small = BlockSize::for_file(0, options.block_size.min(LARGEST_SMALL))?;
-    let mut walk = Walk::new(root.try_clone()?, small.bytes(), options.block_size)?;
-    // Whoever watches wants to know how much there is.
-    let total = options.is_watched().then(|| walk.total()).transpose()?;
-    let mut channel = Channel::new(to, &options.steered_by(), total);
     let meta = root.look()?.meta();
-    let offer = Offer {
-        version: VERSION,
-        directory: true,
-        name: name.as_bytes().to_vec(),
-        meta: Some(Meta { size: total.unwrap_or(0), ..meta }),
-        block_log2: small.log2(),
-        believes: false,
-    };
+    let walk = Walk::new(root.try_clone()?, small.bytes(), options.block_size)?;
+    let mut channel = Channel::new(to, &options.steered_by(), None);
     let mut sending = Sending {
         cursor: Cursor::new(Some(root)),
         walk,
@@ -49,7 +39,15 @@ pub(crate) fn send<C: Read + Write>(
         options,
         report: Report::of(path.to_owned()),
     };
-    let outcome = channel.say(Body::Offer(offer)).and_then(|()| {
+    let outcome = sending.count(&mut channel).and_then(|total| {
+        channel.say(Body::Offer(Offer {
+            version: VERSION,
+            directory: true,
+            name: name.as_bytes().to_vec(),
+            meta: Some(Meta { size: total, ..meta }),
+            block_log2: small.log2(),
+            believes: false,
+        }))?;
         hear_answer(&mut channel)?;
         sending.run(&mut channel)?;
         hear_done(&mut channel)
@@ -85,6 +83,16 @@ struct Sending<'a> {
 }
 
 impl Sending<'_> {
+    /// The size of all files, if somebody watches who wants to know it; else 0.
+    fn count<C: Read + Write>(&mut self, channel: &mut Channel<'_, C>) -> Result<u64> {
+        if !self.options.is_watched() {
+            return Ok(0);
+        }
+        let total = self.walk.total(&mut || channel.check())?;
+        channel.expects(total);
+        Ok(total)
+    }
+
     /// Tells what comes next, hears what of it is there, and sends the rest.
     fn run<C: Read + Write>(&mut self, channel: &mut Channel<'_, C>) -> Result<()> {
         loop {

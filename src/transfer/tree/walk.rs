@@ -57,10 +57,11 @@ impl Walk {
     }
 
     /// The size of all files, before the first batch. A tree of a few batches is gone
-    /// through once, others again.
-    pub(crate) fn total(&mut self) -> Result<u64> {
+    /// through once, others again. Before each batch `check` says whether to go on.
+    pub(crate) fn total(&mut self, check: &mut dyn FnMut() -> Result<()>) -> Result<u64> {
         let mut total = 0u64;
         loop {
+            check()?;
             let (batch, seen) = self.look_on()?;
             total = batch.entries.iter().map(size_of).fold(total, u64::saturating_add);
             let last = batch.last;

@@ -7,12 +7,12 @@ mod files;
 mod support;
 
 use std::fs;
+use std::os::unix::net::UnixStream;
 
 use files::wire::{batch, directory, offer_directory};
 use files::{Scratch, both};
 use pointsub::transfer::receive_into_dir;
 use pointsub::{ErrorCode, MessageTransporter};
-use std::os::unix::net::UnixStream;
 
 const ALLOWED: u64 = 40 << 20;
 

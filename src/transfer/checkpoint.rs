@@ -115,10 +115,10 @@ impl Checkpoint {
         }
         let _at_work = AtWork::new(place, tenure);
         let mut checkpoint = Checkpoint { file, header, claimed: 0, is_new, _at_work };
-        if checkpoint.is_foreign()? {
+        if !is_new && checkpoint.is_foreign()? {
             return Err(in_the_way(&check, io::Error::other("it is no checkpoint of ours")));
         }
-        if let Some(values) = checkpoint.load()? {
+        if !is_new && let Some(values) = checkpoint.load()? {
             return Ok(Some((checkpoint, values)));
         }
         // Before there is a part, and before one is written over for another source:

@@ -40,15 +40,15 @@ impl<'a> Part<'a> {
         let (dir, name, part) = (claim.dir, claim.name, claim.name.part());
         let found = (!claim.is_new()).then(|| dir.open_file_to_write(&part));
         let file = match found {
+            Some(Ok(file)) if has_other_names(&file)? => {
+                return Err(in_the_way(&part, io::Error::other("it has another name as well")));
+            }
             Some(Ok(file)) => file,
             Some(Err(e)) if e.kind() != io::ErrorKind::NotFound => {
                 return Err(in_the_way(&part, e));
             }
             _ => dir.create_file(&part)?,
         };
-        if has_other_names(&file)? {
-            return Err(in_the_way(&part, io::Error::other("it has another name as well")));
-        }
         let (claim, blocks) = (Some(claim), Blocks::new(block_size));
         Ok(Part { dir, name, file, claim, claimed, blocks, block_size, meta })
     }

@@ -3,7 +3,9 @@
 //! A [`Session`] is a stream between two hosts that lives on one carrier after the
 //! other: an ordinary stream of a link, whose head says which session it carries and
 //! how much of it has arrived (the wire is in `proto/resume`). What is written is kept
-//! until the peer confirms it, and sent again from there over the next carrier.
+//! until the peer confirms it, and sent again from there over the next carrier. Long
+//! writes are not copied for that: they are kept as the link has sealed them, and opened
+//! again if it is lost.
 //!
 //! | phase | reads | writes | left when |
 //! |---|---|---|---|

@@ -93,31 +93,26 @@ impl Link {
             self.unlock_and_leave(out, result)?;
             return Ok(Written::NoRoom { mark });
         }
-        let (mut joins, mut kept) = (false, None);
+        let mut joins = false;
         // Our FIN is queued before the end of writing shows: whoever sees none
         // here, under this lock, precedes the FIN.
-        let n = match self.check_writable(stream) {
+        let sealed = match self.check_writable(stream) {
             Ok(()) if result.is_ok() => {
-                let size: usize = bufs.iter().map(|b| b.len()).sum();
+                let size = bufs.iter().map(|b| b.len()).sum();
                 joins = out.run.joins(stream, size);
-                if keeps && size >= KEPT {
-                    self.lend_to_keep(&mut out, size).and_then(|()| {
-                        let (n, sealed) = out.tx.data_to_keep(stream.id, &stream.flow, bufs)?;
-                        kept = sealed;
-                        Ok(n)
-                    })
-                } else {
-                    self.lend(&mut out, size).and_then(|()| {
-                        if joins {
-                            out.tx.join(stream.id, &stream.flow, bufs)
-                        } else {
-                            out.tx.data(stream.id, false, &stream.flow, bufs)
-                        }
-                    })
-                }
+                let how = match keeps && size >= KEPT {
+                    true => How::ToKeep,
+                    false if joins => How::Joined,
+                    false => How::Alone,
+                };
+                self.seal(&mut out, stream, bufs, size, how)
             }
-            Ok(()) => Ok(0),
+            Ok(()) => Ok((0, None)),
             Err(e) => Err(e),
+        };
+        let (n, kept) = match sealed {
+            Ok((n, kept)) => (Ok(n), kept),
+            Err(e) => (Err(e), None),
         };
         if let Ok(n @ 1..) = n
             && joins
@@ -157,6 +152,27 @@ impl Link {
             0 => Written::NoCredit,
             n => Written::Some { n, mark, left, kept },
         })
+    }
+
+    /// Seals what there is credit and room for.
+    fn seal(
+        &self,
+        out: &mut Outbound,
+        stream: &Stream,
+        bufs: &[IoSlice<'_>],
+        size: usize,
+        how: How,
+    ) -> Result<(usize, Option<Kept>)> {
+        let (id, flow) = (stream.id, &stream.flow);
+        if how == How::ToKeep {
+            self.lend_to_keep(out, size)?;
+            return out.tx.data_to_keep(id, flow, bufs);
+        }
+        self.lend(out, size)?;
+        let joins = how == How::Joined;
+        let n =
+            if joins { out.tx.join(id, flow, bufs) } else { out.tx.data(id, false, flow, bufs) };
+        Ok((n?, None))
     }
 
     /// Seals and sends what credit and the socket take now, without waiting. Who `keeps` what
@@ -320,6 +336,16 @@ impl Drop for Urgent<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Relaxed);
     }
+}
+
+/// How a write is sealed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum How {
+    Alone,
+    /// With other short ones.
+    Joined,
+    /// For a session that keeps it.
+    ToKeep,
 }
 
 pub(crate) enum Written {

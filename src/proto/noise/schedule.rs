@@ -54,7 +54,8 @@
 //! at the same frame because both count the frames of an ordered stream; nothing is
 //! said about it on the wire that could be forged or lost. Until it is replaced a key
 //! is a key of AES and, once, of HMAC: nothing is known that relates the two, and the
-//! HMAC's output is never seen, only used as a key.
+//! HMAC's output is never seen, only used as a key. A session keeps a key for as long as
+//! it keeps what that has sealed, to be sent again; otherwise it would keep the content.
 
 use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Prk, Salt};
 use zeroize::Zeroizing;

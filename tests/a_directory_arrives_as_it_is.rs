@@ -37,6 +37,36 @@ fn everything_in_it_arrives_with_modes_and_times() {
 }
 
 #[test]
+fn directories_that_their_owner_may_not_change_arrive_so() {
+    common::within(60, || {
+        let scratch = Scratch::new("closed");
+        let directories = ["tree/a/b", "tree/a", "tree"];
+        fs::create_dir_all(scratch.here("tree/a/b")).expect("make");
+        fs::write(scratch.here("tree/a/b/file"), "content").expect("write");
+        let set = |path: PathBuf, mode| {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("permissions");
+        };
+        directories.into_iter().for_each(|name| set(scratch.here(name), 0o555));
+        let (sent, received) = scratch.send("tree");
+        sent.and(received).expect("the first");
+        // As if the process had ended before the last step: it is gone on with.
+        fs::rename(scratch.there("tree"), scratch.there("tree.part")).expect("rename");
+        let check = scratch.there("tree.part.check");
+        File::create(check).expect("a checkpoint, as a power cut may leave it");
+        let (sent, received) = scratch.send("tree");
+        assert_eq!((sent.expect("send").moved, received.expect("receive").moved), (0, 0));
+        for name in directories {
+            let mode = fs::metadata(scratch.there(name)).expect("stat").mode() & 0o777;
+            assert_eq!(mode, 0o555, "{name}");
+            set(scratch.there(name), 0o755);
+            set(scratch.here(name), 0o755);
+        }
+        assert_same(&scratch.here("tree"), &scratch.there("tree"));
+        assert_eq!(scratch.arrived(), ["tree"]);
+    });
+}
+
+#[test]
 fn what_is_there_already_is_not_sent_again() {
     common::within(60, || {
         let scratch = Scratch::new("again");

@@ -6,20 +6,29 @@ use crate::transfer::names::Name;
 use crate::transfer::part::exists;
 use crate::transfer::tree::stage::Closed;
 
-/// Moves everything from `part` to `name`, both in `parent`; whether `parent` is
-/// all that was changed by that.
-pub(crate) fn commit(parent: &Dir, part: &Name, name: &Name, overwrite: bool) -> Result<bool> {
+/// Gives what was put together in `parent` its name there, on the disk but for the names
+/// in `parent` itself. Or moves all of it into the directory that has the name.
+pub(crate) fn commit(parent: &Dir, name: &Name, closed: &Closed, overwrite: bool) -> Result<()> {
+    let part = name.part();
+    let root = parent.open_dir(&part)?;
     match parent.find(name)? {
         Found::Nothing => {
-            let moved = parent.rename(part, parent, name, false);
-            return moved.map(|()| true).map_err(|e| exists(name, e));
+            // Before it has the name: there is nothing to do to it once it has.
+            close(&root, closed)?;
+            root.sync_all()?;
+            parent.rename(&part, parent, name, false).map_err(|e| exists(name, e))
         }
-        Found::Directory => {}
-        _ => return Err(in_place_of_directory(name)),
+        Found::Directory => {
+            let target = parent.open_dir(name)?;
+            root.sync_all()?;
+            merge(&root, &target, overwrite)?;
+            parent.remove_all(&part)?;
+            // What even its owner may not change could not be moved.
+            close(&target, closed)?;
+            Ok(target.sync_all()?)
+        }
+        _ => Err(in_place_of_directory(name)),
     }
-    merge(&parent.open_dir(part)?, &parent.open_dir(name)?, overwrite)?;
-    parent.remove_all(part)?;
-    Ok(false)
 }
 
 /// Moves what is in one directory into another, which keeps its permissions and its
@@ -49,7 +58,7 @@ fn merge(from: &Dir, to: &Dir, overwrite: bool) -> Result<()> {
 }
 
 /// Gives directories that their owner may not change the permissions for it.
-pub(crate) fn close(root: &Dir, closed: &Closed) -> Result<()> {
+fn close(root: &Dir, closed: &Closed) -> Result<()> {
     'closed: for (names, meta) in closed.iter() {
         let mut dir = root.try_clone()?;
         for name in names {

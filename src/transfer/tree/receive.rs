@@ -16,7 +16,7 @@ use crate::transfer::receive::{another, examine, fill, hear_start};
 use crate::transfer::report::Report;
 use crate::transfer::send::unexpected;
 use crate::transfer::tenure::Tenure;
-use crate::transfer::tree::commit::{close, commit, in_place_of_directory};
+use crate::transfer::tree::commit::{commit, in_place_of_directory};
 use crate::transfer::tree::cursor::{Cursor, too_far_up};
 use crate::transfer::tree::records::{Record, Records};
 use crate::transfer::tree::size_of;
@@ -71,13 +71,7 @@ pub(crate) fn receive<C: Read + Write>(
         return Err(e);
     }
     let closed = receiving.stage.finish()?;
-    parent.open_dir(&name.part())?.sync_all()?;
-    let in_one_step = commit(parent, &name.part(), name, options.overwrite)?;
-    let root = parent.open_dir(name)?;
-    close(&root, &closed)?;
-    if !in_one_step || !closed.is_empty() {
-        root.sync_all()?;
-    }
+    commit(parent, name, &closed, options.overwrite)?;
     claim.done()
 }
 
@@ -218,6 +212,10 @@ impl Receiving<'_> {
             let found = cursor.here().map(|dir| dir.find(&name)).transpose()?;
             let found = found.unwrap_or(Found::Nothing);
             if entry.kind() == Kind::Directory {
+                if !is_target && found == Found::Directory {
+                    // It may have been closed already.
+                    cursor.here().map(|dir| dir.reopen_dir(&name)).transpose()?;
+                }
                 cursor.enter(&name)?;
                 if is_target && !matches!(found, Found::Nothing | Found::Directory) {
                     return Err(in_place_of_directory(&name));

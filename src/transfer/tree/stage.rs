@@ -40,10 +40,6 @@ impl Closed {
         Ok(())
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// Each by the names that lead to it, those inside others before them.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Vec<&Name>, &Meta)> {
         self.0.iter().map(|(way, meta)| (names_on(way), meta))

@@ -154,9 +154,13 @@ impl Target<'_> {
             return fill(channel, part.go_on(0)?, self.options, report);
         }
         let (claim, claimed) = self.claim(channel.tenure())?;
-        if claim.is_new() && self.dir.find(self.name)? != found {
-            // Who had the claim until just now has completed it.
-            claim.done()?;
+        if self.dir.find(self.name)? != found {
+            // Who had the claim until just now may have completed it.
+            if claim.is_new() {
+                claim.done()?
+            } else {
+                drop(claim)
+            }
             return self.receive(channel, report);
         }
         let mut part = Part::open(claim, claimed, self.meta, self.block_size)?;

@@ -14,11 +14,12 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{PROTOCOL, child, role, within};
+use common::{PROTOCOL, Pair, child, eventually, role, within};
 use files::Scratch;
 use files::trees::{assert_same, make_large};
-use pointsub::transfer::{receive_into_dir, send_dir, send_file};
-use pointsub::{Conn, ErrorCode, Host, Listener, MessageTransporter, Result};
+use pointsub::transfer::progress::Status;
+use pointsub::transfer::{Report, SendOptions, receive_into_dir, send_dir, send_file};
+use pointsub::{Conn, ErrorCode, Host, Listener, MessageTransporter, Result, TransferHandle};
 
 const SIZE: usize = 32 << 20;
 /// So slow that it can be killed in the middle.
@@ -38,6 +39,48 @@ fn of_a_file() {
 fn of_a_tree() {
     let make = |path: &Path| make_large(path, 300, SIZE, 4);
     comes_back("of_a_tree", "source.part", make, assert_same);
+}
+
+/// The old one was not dead, only slow.
+#[test]
+fn one_that_waited_for_another_finds_what_that_has_completed() {
+    within(60, || {
+        let scratch = Scratch::new("slow");
+        let source = scratch.here("source");
+        fs::write(&source, support::bytes(5, 1 << 16)).expect("write");
+        let pair = Pair::new();
+        let ((here, there), (later_here, later_there)) = (pair.connect(), pair.connect());
+        let into = scratch.there("");
+        let receive = |conn| {
+            let mut from = MessageTransporter::builder(conn).control().build();
+            receive_into_dir(&mut from, &into)
+        };
+        let slow = TransferHandle::new();
+        slow.pause();
+        thread::scope(|scope| {
+            let first = scope.spawn(|| receive(there));
+            let sending = scope.spawn(|| {
+                let mut to = MessageTransporter::builder(here).control().build();
+                SendOptions::new().handle(&slow).send_file(&mut to, &source)
+            });
+            eventually("a pause", 10, || slow.status() == Status::Paused);
+            assert!(scratch.there("source.part").exists());
+            let second = scope.spawn(|| receive(later_there));
+            let later = scope.spawn(|| {
+                let mut to = MessageTransporter::builder(later_here).control().build();
+                send_file(&mut to, &source)
+            });
+            // Until it waits, which nothing tells. It does so for a second.
+            thread::sleep(Duration::from_millis(150));
+            slow.resume();
+            let moved = |thread: thread::ScopedJoinHandle<'_, Result<Report>>| {
+                thread.join().expect("no panic").expect("all of it").moved
+            };
+            assert_eq!((moved(sending), moved(first)), (1 << 16, 1 << 16));
+            assert_eq!((moved(later), moved(second)), (0, 0));
+        });
+        assert_eq!(scratch.arrived(), ["source"]);
+    });
 }
 
 fn comes_back(

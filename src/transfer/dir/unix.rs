@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{
-    self, AtFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags, Stat, Timespec, Timestamps,
+    self, AtFlags, FileType, FlockOperation, Mode, OFlags, RawMode, Stat, Timespec, Timestamps,
 };
 use rustix::io::Errno;
 
@@ -59,7 +59,7 @@ impl Dir {
     /// The same with these permissions, as far as this process gives them to files.
     pub(crate) fn create_file_with(&self, name: &Name, mode: u32) -> io::Result<File> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
-        self.open_as(name, flags, Mode::from_raw_mode(mode & PERMISSIONS))
+        self.open_as(name, flags, Mode::from_raw_mode((mode & PERMISSIONS) as RawMode))
     }
 
     /// What has this name.
@@ -94,7 +94,7 @@ impl Dir {
         if replace {
             return Ok(fs::renameat(&self.0, from, &to.0, name)?);
         }
-        match fs::renameat_with(&self.0, from, &to.0, name, RenameFlags::NOREPLACE) {
+        match rename_at_once(&self.0, from, &to.0, name) {
             Err(e) if NOT_KNOWN.contains(&e) => self.rename_where_nothing_is(from, to, name),
             outcome => Ok(outcome?),
         }
@@ -221,6 +221,18 @@ impl Dir {
         let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         Ok(fs::openat(&self.0, name.as_bytes(), flags, mode)?.into())
     }
+}
+
+/// Renames unless something has the name, in one step.
+#[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
+fn rename_at_once(dir: &OwnedFd, from: &[u8], to: &OwnedFd, name: &[u8]) -> Result<(), Errno> {
+    fs::renameat_with(dir, from, to, name, fs::RenameFlags::NOREPLACE)
+}
+
+/// The system cannot.
+#[cfg(not(any(target_os = "linux", target_os = "android", target_vendor = "apple")))]
+fn rename_at_once(_: &OwnedFd, _: &[u8], _: &OwnedFd, _: &[u8]) -> Result<(), Errno> {
+    Err(Errno::NOSYS)
 }
 
 fn regular(file: &File) -> io::Result<()> {

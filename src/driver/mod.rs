@@ -1,6 +1,11 @@
 //! Floor 2: sockets, threads, locks and the clock. It moves bytes between sockets
 //! and the machines of `proto/`, and blocks those who wait.
 
+// What another system has to be taught: `waiter`'s poll and bell, and to register sockets
+// without a `SourceFd`, in `reactor` and `doorman`.
+#[cfg(not(unix))]
+compile_error!("pointsub needs a Unix system: a thread that blocks waits in poll(2) on its socket");
+
 mod carrier;
 mod doorman;
 mod drive;

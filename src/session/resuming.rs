@@ -60,6 +60,10 @@ impl Session {
                 let now = Instant::now();
                 self.counters.losses.fetch_add(1, Relaxed);
                 state.carriers.detach(&why);
+                if state.deaf {
+                    // Nobody reads what it has left.
+                    state.carriers.discard();
+                }
                 state.last_receipt.lose();
                 let deadline = now + self.keeping_time(state.timeout, current.link.dialled);
                 let link = &current.link;

@@ -21,8 +21,8 @@ pub(super) const MOST_JOINED: usize = 32 * 1024;
 pub(super) const WHOLE: usize = 64 * 1024;
 
 /// What is written in one go is kept as it was sealed from this size on: what is shorter
-/// is copied as fast.
-pub(super) const KEPT: usize = 32 * 1024;
+/// is copied as fast, and would keep twice the memory.
+pub(super) const KEPT: usize = SMALL_BATCH / 2 + 1;
 
 /// How often a thread looks for what others have left it before it lets the reactor send
 /// that.

@@ -386,11 +386,15 @@ impl Link {
                 return Ok(());
             }
             self.seal_control(out)?;
-            self.joined.store(false, Relaxed);
-            // Storage that nothing was sealed into goes back.
-            let batch = out.tx.take()?;
-            if !batch.pending().is_empty() {
-                out.batches.push_back(batch);
+            // While the socket does not take what is before it, what is sealed shares its
+            // storage with what comes.
+            if out.batches.is_empty() || !out.full {
+                self.joined.store(false, Relaxed);
+                // Storage that nothing was sealed into goes back.
+                let batch = out.tx.take()?;
+                if !batch.pending().is_empty() {
+                    out.batches.push_back(batch);
+                }
             }
             if out.batches.is_empty() || !self.send_batches(out)? {
                 break;

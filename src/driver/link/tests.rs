@@ -1,11 +1,12 @@
 //! What a link promises and its own files cannot show: those that `model` runs too are
 //! compiled twice.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, IoSlice, Read, Write};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use super::rest::Age;
+use crate::proto::yamux::Control;
 use crate::{Conn, Host, Listener};
 
 #[test]
@@ -79,4 +80,55 @@ fn a_link_whose_socket_cannot_be_watched_ends() {
     assert_eq!(error.kind(), ErrorKind::ConnectionAborted);
     assert!(error.to_string().contains("watch"), "{error}");
     Conn::connect(&client, target, "/x").expect("a new connection");
+}
+
+#[test]
+fn little_that_waits_for_a_full_socket_takes_little_memory() {
+    for what in ["a byte of a long write", "a byte of one that is kept", "short writes", "pongs"] {
+        let server = Host::builder().listen_on("127.0.0.1:0").build().unwrap();
+        let listener = Listener::bind(&server, "/x").unwrap();
+        let client = Host::new().unwrap();
+        let _near = Conn::connect(&client, &server.dial_addrs()[0], "/x").unwrap();
+        let _far = listener.accept().unwrap();
+        let link = client.handle.core.links().remove(0);
+        let stream = link.table().remove(0);
+        let theirs = server.handle.core.links().remove(0);
+        // Its host does not read any more.
+        let stopped = theirs.rx.lock();
+        let bytes = vec![7; 1 << 20];
+        let mut looks = 0;
+        while looks < 20 {
+            if link.tx.lock().pending() < 64 << 10 {
+                stream.flow.add_credit(16 << 10).unwrap();
+                link.write_now(&stream, &[IoSlice::new(&bytes[..16 << 10])], false).unwrap();
+                looks = 0;
+            } else {
+                // The kernel may make room for more once or twice.
+                std::thread::sleep(Duration::from_millis(10));
+                looks += 1;
+            }
+        }
+        stream.flow.set_credit(0, 0);
+        let before = link.budget().used();
+        for _ in 0..1000 {
+            match what {
+                "pongs" => {
+                    link.push(Control::Pong(7)).unwrap();
+                    link.flush_control();
+                }
+                "short writes" => {
+                    stream.flow.add_credit(20).unwrap();
+                    link.write_now(&stream, &[IoSlice::new(&bytes[..20])], false).unwrap();
+                }
+                _ => {
+                    stream.flow.add_credit(1).unwrap();
+                    link.write_now(&stream, &[IoSlice::new(&bytes)], what.ends_with("kept"))
+                        .unwrap();
+                }
+            }
+        }
+        let more = link.budget().used().saturating_sub(before);
+        assert!(more < 1 << 20, "{what}: {more} bytes");
+        drop(stopped);
+    }
 }

@@ -98,8 +98,10 @@ impl Link {
         // here, under this lock, precedes the FIN.
         let sealed = match self.check_writable(stream) {
             Ok(()) if result.is_ok() => {
-                let size = bufs.iter().map(|b| b.len()).sum();
+                let size: usize = bufs.iter().map(|b| b.len()).sum();
                 joins = out.run.joins(stream, size);
+                // No more is sealed, and storage is lent for that.
+                let size = size.min(usize::try_from(stream.flow.credit()).unwrap_or(usize::MAX));
                 let how = match keeps && size >= KEPT {
                     true => How::ToKeep,
                     false if joins => How::Joined,

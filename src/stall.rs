@@ -6,7 +6,6 @@ mod tried;
 use std::fmt;
 use std::io;
 use std::net::TcpStream;
-#[cfg(unix)]
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -127,7 +126,6 @@ macro_rules! by_socket_timeouts {
 }
 
 by_socket_timeouts!(TcpStream);
-#[cfg(unix)]
 by_socket_timeouts!(UnixStream);
 
 impl<T: StallLimit + ?Sized> StallLimit for &T {

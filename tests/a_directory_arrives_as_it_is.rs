@@ -1,8 +1,6 @@
 //! A directory arrives with all that is in it, joins what is there, and nothing
 //! of it comes to stand anywhere else.
 
-#![cfg(unix)]
-
 mod common;
 mod files;
 mod support;

@@ -1,8 +1,6 @@
 //! A disk that is full ends a transfer with an error that says so on both
 //! sides, and leaves what the next attempt goes on with.
 
-#![cfg(unix)]
-
 mod common;
 mod files;
 mod support;

@@ -190,7 +190,6 @@ fn hosts_come_and_go_while_another_serves() {
     });
 }
 
-#[cfg(unix)]
 #[test]
 fn a_keypair_file_keeps_an_identity_that_nobody_else_can_read() {
     use std::fs::{self, Permissions};

@@ -1,8 +1,6 @@
 //! A file, or a directory, whose sender or receiver is killed goes on where it was, as often as
 //! it takes, and arrives byte by byte.
 
-#![cfg(unix)]
-
 mod common;
 mod files;
 mod support;

@@ -1,8 +1,6 @@
 //! A sender that was killed and comes back goes on at once: the receiving end still
 //! waits for the conn of the dead one, but not with its part.
 
-#![cfg(unix)]
-
 mod common;
 mod files;
 mod support;

@@ -1,8 +1,6 @@
 //! What an attempt left behind is used as far as it is good: whatever happened
 //! to the part, its checkpoint or the source, the result is the source.
 
-#![cfg(unix)]
-
 mod common;
 mod files;
 mod support;

@@ -1,8 +1,6 @@
 //! Whatever a sender calls its file, and whatever stands in the way: nothing
 //! outside the receiver's directory is touched, and nothing in it is lost.
 
-#![cfg(unix)]
-
 mod common;
 mod files;
 mod support;

@@ -1,8 +1,6 @@
 //! Files and directories are watched, paused and cancelled through their handles,
 //! from either side, and both sides tell the same.
 
-#![cfg(unix)]
-
 mod common;
 mod files;
 mod support;

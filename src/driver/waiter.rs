@@ -215,7 +215,7 @@ mod bell {
     }
 }
 
-#[cfg(all(unix, not(any(target_os = "linux", target_os = "android"))))]
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
 mod bell {
     use std::io::{self, Read, Write};
     use std::os::fd::{AsFd, BorrowedFd};

@@ -52,7 +52,6 @@ fn create(path: &Path) -> Result<Keypair> {
 fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
-    #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let mut file = options.open(path)?;
     file.write_all(bytes)?;
@@ -61,19 +60,15 @@ fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
 
 /// Refuses a key that others can read.
 fn check_private(file: &File, path: &Path) -> Result<()> {
-    #[cfg(unix)]
-    {
-        let metadata = file.metadata().map_err(|e| about(path, "cannot be read", e))?;
-        let mode = std::os::unix::fs::MetadataExt::mode(&metadata) & 0o777;
-        if mode & 0o077 != 0 {
-            let what = format!(
-                "others can read the key file {} (mode {mode:o}): make it private with `chmod 600`",
-                path.display()
-            );
-            return Err(Error::new(ErrorCode::Rejected, what));
-        }
+    let metadata = file.metadata().map_err(|e| about(path, "cannot be read", e))?;
+    let mode = std::os::unix::fs::MetadataExt::mode(&metadata) & 0o777;
+    if mode & 0o077 != 0 {
+        let what = format!(
+            "others can read the key file {} (mode {mode:o}): make it private with `chmod 600`",
+            path.display()
+        );
+        return Err(Error::new(ErrorCode::Rejected, what));
     }
-    let _ = (file, path);
     Ok(())
 }
 

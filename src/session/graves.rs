@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use libp2p_identity::PeerId;
 
-use super::table::Key;
+use super::{Key, MOST_LOST, MOST_LOST_OF_PEER};
 
 /// What this end had of each. Whoever ends many does not have others forgotten sooner.
 #[derive(Default)]
@@ -68,8 +68,8 @@ impl Graves {
 }
 
 /// How many are remembered of one peer, and in all: as many as may be without a carrier.
-const MOST_OF_PEER: usize = super::table::MOST_LOST_OF_PEER;
-const MOST: usize = super::table::MOST_LOST;
+const MOST_OF_PEER: usize = MOST_LOST_OF_PEER;
+const MOST: usize = MOST_LOST;
 
 #[cfg(test)]
 mod tests {

@@ -210,6 +210,10 @@ impl Session {
         })
     }
 
+    fn key(&self) -> Key {
+        Key { peer: self.peer, id: self.id, opener: self.opener }
+    }
+
     /// The newest carrier, alive or not.
     pub(crate) fn newest(&self) -> (Arc<Link>, Arc<Stream>) {
         let state = self.state.lock();
@@ -265,6 +269,15 @@ impl Session {
     }
 }
 
+/// What names a session at this host. The roles are apart: nobody resumes a session
+/// of ours from the other end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    peer: PeerId,
+    id: SessionId,
+    opener: bool,
+}
+
 impl Watcher for Session {
     fn stirred(&self) {
         if !self.queued.swap(true, SeqCst)
@@ -293,3 +306,7 @@ impl Task for Session {
         self.finish_if_over(now);
     }
 }
+
+/// Sessions without a carrier, of one peer and in all.
+const MOST_LOST_OF_PEER: usize = 1024;
+const MOST_LOST: usize = 8192;

@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 use libp2p_identity::PeerId;
 use parking_lot::{Condvar, Mutex};
 
-use super::Session;
 use super::carriers::Carrier;
 use super::graves::Graves;
+use super::{Key, MOST_LOST, MOST_LOST_OF_PEER, Session};
 use crate::driver::{Carries, Greeted, Link, Stream, Watcher, reactor};
 use crate::error::{Error, ErrorCode, Result};
-use crate::proto::resume::{Code, Gone, Hello, SessionId, Welcome, verdict};
+use crate::proto::resume::{Code, Gone, Hello, Welcome, verdict};
 use crate::proto::yamux::INITIAL_WINDOW;
 use crate::resources::Resources;
 
@@ -121,15 +121,6 @@ struct LostOf {
     all: usize,
     /// Of those that this host dials for.
     dial: usize,
-}
-
-/// What names a session at this host. The roles are apart: nobody resumes a session
-/// of ours from the other end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Key {
-    pub(super) peer: PeerId,
-    pub(super) id: SessionId,
-    pub(super) opener: bool,
 }
 
 impl Sessions {
@@ -345,12 +336,6 @@ impl Table {
     }
 }
 
-impl Session {
-    pub(super) fn key(&self) -> Key {
-        Key { peer: self.peer, id: self.id, opener: self.opener }
-    }
-}
-
 /// The head that says that a session does not go on.
 pub(super) fn gone(code: Code, received: u64) -> Greeted {
     Greeted::Gone(Gone { code, received }.encode())
@@ -362,8 +347,5 @@ pub(super) fn too_many() -> Error {
     Error::new(ErrorCode::ConnectionReset, what)
 }
 
-/// Sessions without a carrier, of one peer and in all.
-pub(super) const MOST_LOST_OF_PEER: usize = 1024;
-pub(super) const MOST_LOST: usize = 8192;
 /// Heads of one host that one peer has not answered: fewer than it negotiates at once.
 const MOST_ASKING: usize = 64;

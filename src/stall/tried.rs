@@ -1,17 +1,12 @@
 //! Reads and writes that are tried for a while.
 
 use std::io::{self, IoSlice, Read, Write};
-#[cfg(unix)]
 use std::net::TcpStream;
-#[cfg(unix)]
 use std::os::fd::AsFd;
-#[cfg(unix)]
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-#[cfg(unix)]
 use rustix::event::{PollFd, PollFlags, Timespec};
-#[cfg(unix)]
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
 
 use super::Direction;
@@ -82,7 +77,6 @@ impl<T: TryIo + ?Sized> TryIo for &mut T {
     }
 }
 
-#[cfg(unix)]
 macro_rules! by_socket_calls {
     ($($socket:ty),*) => {$(
         by_socket_calls!(@ $socket);
@@ -114,12 +108,10 @@ macro_rules! by_socket_calls {
     };
 }
 
-#[cfg(unix)]
 by_socket_calls!(TcpStream, UnixStream);
 
 /// Calls, and if that would block waits a while and calls again. The socket's
 /// own mode and timeouts are left alone: other threads may use it.
-#[cfg(unix)]
 fn within<S: AsFd>(
     socket: &S,
     events: PollFlags,
@@ -139,7 +131,7 @@ fn within<S: AsFd>(
 }
 
 /// A peer that is gone is an error, not a signal.
-#[cfg(all(unix, not(target_vendor = "apple")))]
+#[cfg(not(target_vendor = "apple"))]
 const NO_SIGNAL: SendFlags = SendFlags::NOSIGNAL;
-#[cfg(all(unix, target_vendor = "apple"))]
+#[cfg(target_vendor = "apple")]
 const NO_SIGNAL: SendFlags = SendFlags::empty();

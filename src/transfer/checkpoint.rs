@@ -291,7 +291,6 @@ mod tests {
         }
     }
 
-    #[cfg(unix)]
     #[test]
     fn what_is_locked_has_the_name_also_if_another_was_waited_for() {
         let scratch = Scratch::new("lock");

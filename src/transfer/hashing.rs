@@ -144,14 +144,8 @@ impl Shared {
     }
 }
 
-#[cfg(unix)]
 fn read_at(file: &File, buffer: &mut [u8], position: u64) -> io::Result<usize> {
     std::os::unix::fs::FileExt::read_at(file, buffer, position)
-}
-
-#[cfg(not(unix))]
-fn read_at(_file: &File, _buffer: &mut [u8], _position: u64) -> io::Result<usize> {
-    Err(io::ErrorKind::Unsupported.into())
 }
 
 /// With fewer processors a thread is not worth its copy: whoever moves the bytes, drives

@@ -36,32 +36,9 @@ impl Meta {
     }
 }
 
-#[cfg(any(test, not(unix)))]
-pub(crate) fn since_1970(time: SystemTime) -> (i64, u32) {
-    match time.duration_since(UNIX_EPOCH) {
-        Ok(since) => (since.as_secs().try_into().unwrap_or(i64::MAX), since.subsec_nanos()),
-        Err(before) => {
-            let before = before.duration();
-            let seconds = i64::try_from(before.as_secs()).unwrap_or(i64::MAX);
-            match before.subsec_nanos() {
-                0 => (-seconds, 0),
-                nanos => (-seconds - 1, 1_000_000_000 - nanos),
-            }
-        }
-    }
-}
-
-#[cfg(unix)]
 fn set_mode(file: &File, mode: u32) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
     file.set_permissions(Permissions::from_mode(mode))
-}
-
-#[cfg(not(unix))]
-fn set_mode(file: &File, mode: u32) -> io::Result<()> {
-    let mut permissions: Permissions = file.metadata()?.permissions();
-    permissions.set_readonly(mode & 0o200 == 0);
-    file.set_permissions(permissions)
 }
 
 /// What a peer may set: never set-user-id, set-group-id or the sticky bit.
@@ -73,10 +50,16 @@ mod tests {
 
     #[test]
     fn times_come_back_on_both_sides_of_1970() {
+        use std::os::unix::fs::MetadataExt;
+        let path = std::env::temp_dir().join(format!("pointsub-times-{}", std::process::id()));
+        let file = File::create(&path).unwrap();
         for (seconds, nanos) in [(0, 0), (1, 999_999_999), (-1, 0), (-1, 1), (1 << 33, 5)] {
             let meta = Meta { mtime: seconds, mtime_ns: nanos, ..Meta::default() };
-            assert_eq!(since_1970(meta.modified().unwrap()), (seconds, nanos));
+            meta.put_time_on(&file).unwrap();
+            let found = file.metadata().unwrap();
+            assert_eq!((found.mtime(), found.mtime_nsec()), (seconds, i64::from(nanos)));
         }
+        std::fs::remove_file(path).unwrap();
         let never = Meta { mtime: i64::MIN, ..Meta::default() };
         let _ = never.modified();
     }

@@ -54,9 +54,7 @@
 //! Owners, extended attributes, hard links and holes are not kept: files with
 //! several names arrive as several files, and sparse ones as full ones. Of the
 //! permissions the nine bits are kept that `chmod` sets for user, group and
-//! others; nothing becomes set-user-id. On systems other than Unix there are no
-//! symbolic links, and a receiver's directory must not be changed by others
-//! while it receives.
+//! others; nothing becomes set-user-id.
 //!
 //! # The wire
 //!

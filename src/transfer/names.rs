@@ -134,26 +134,14 @@ fn is_special_on_windows(bytes: &[u8]) -> bool {
         || matches!(bytes.last(), Some(b'.' | b' '))
 }
 
-#[cfg(unix)]
 pub(crate) fn to_bytes(name: &OsStr) -> Option<Vec<u8>> {
     use std::os::unix::ffi::OsStrExt;
     Some(name.as_bytes().to_vec())
 }
 
-#[cfg(unix)]
 pub(crate) fn from_bytes(bytes: &[u8]) -> PathBuf {
     use std::os::unix::ffi::OsStrExt;
     OsStr::from_bytes(bytes).into()
-}
-
-#[cfg(not(unix))]
-pub(crate) fn to_bytes(name: &OsStr) -> Option<Vec<u8>> {
-    name.to_str().map(|name| name.as_bytes().to_vec())
-}
-
-#[cfg(not(unix))]
-pub(crate) fn from_bytes(bytes: &[u8]) -> PathBuf {
-    String::from_utf8_lossy(bytes).into_owned().into()
 }
 
 /// Behind the name of what is not complete yet.

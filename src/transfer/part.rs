@@ -291,15 +291,9 @@ impl Keeper {
     }
 }
 
-#[cfg(unix)]
 fn has_other_names(file: &File) -> io::Result<bool> {
     use std::os::unix::fs::MetadataExt;
     Ok(file.metadata()?.nlink() > 1)
-}
-
-#[cfg(not(unix))]
-fn has_other_names(_file: &File) -> io::Result<bool> {
-    Ok(false)
 }
 
 /// A name is taken.

@@ -1,19 +1,13 @@
 //! Directories held open: everything that a peer names is reached from one,
 //! by a single component, and never through a symbolic link.
 
-#[cfg(unix)]
 mod unix;
-#[cfg(unix)]
-pub(crate) use unix::{Dir, Seen, is_no_directory, try_lock};
-
-#[cfg(not(unix))]
-mod portable;
-#[cfg(not(unix))]
-pub(crate) use portable::{Dir, Seen, is_no_directory, try_lock};
 
 use std::io;
 
 use crate::transfer::names::Name;
+
+pub(crate) use unix::{Dir, Seen, is_no_directory, try_lock};
 
 impl Dir {
     /// Removes something, with all that is in it.

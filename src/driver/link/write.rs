@@ -102,12 +102,11 @@ impl Link {
                 joins = out.run.joins(stream, size);
                 // No more is sealed, and storage is lent for that.
                 let size = size.min(usize::try_from(stream.flow.credit()).unwrap_or(usize::MAX));
-                let how = match keeps && size >= KEPT {
-                    true => How::ToKeep,
-                    false if joins => How::Joined,
-                    false => How::Alone,
-                };
-                self.seal(&mut out, stream, bufs, size, how)
+                if keeps && size >= KEPT {
+                    self.seal_to_keep(&mut out, stream, bufs, size)
+                } else {
+                    self.seal(&mut out, stream, bufs, size, joins).map(|n| (n, None))
+                }
             }
             Ok(()) => Ok((0, None)),
             Err(e) => Err(e),
@@ -163,18 +162,23 @@ impl Link {
         stream: &Stream,
         bufs: &[IoSlice<'_>],
         size: usize,
-        how: How,
-    ) -> Result<(usize, Option<Kept>)> {
-        let (id, flow) = (stream.id, &stream.flow);
-        if how == How::ToKeep {
-            self.lend_to_keep(out, size)?;
-            return out.tx.data_to_keep(id, flow, bufs);
-        }
+        joins: bool,
+    ) -> Result<usize> {
         self.lend(out, size)?;
-        let joins = how == How::Joined;
-        let n =
-            if joins { out.tx.join(id, flow, bufs) } else { out.tx.data(id, false, flow, bufs) };
-        Ok((n?, None))
+        let (id, flow) = (stream.id, &stream.flow);
+        if joins { out.tx.join(id, flow, bufs) } else { out.tx.data(id, false, flow, bufs) }
+    }
+
+    /// The same for a session that keeps what it was sealed to.
+    fn seal_to_keep(
+        &self,
+        out: &mut Outbound,
+        stream: &Stream,
+        bufs: &[IoSlice<'_>],
+        size: usize,
+    ) -> Result<(usize, Option<Kept>)> {
+        self.lend_to_keep(out, size)?;
+        out.tx.data_to_keep(stream.id, &stream.flow, bufs)
     }
 
     /// Seals and sends what credit and the socket take now, without waiting. Who `keeps` what
@@ -338,16 +342,6 @@ impl Drop for Urgent<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Relaxed);
     }
-}
-
-/// How a write is sealed.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum How {
-    Alone,
-    /// With other short ones.
-    Joined,
-    /// For a session that keeps it.
-    ToKeep,
 }
 
 pub(crate) enum Written {

@@ -197,7 +197,7 @@ impl Session {
     /// What is held at this end stays within its bounds.
     pub(super) fn check_memory(&self) {
         assert!(self.out.unacked() <= REPLAY as u64);
-        assert!(self.out.held() <= 4 * REPLAY + 2 * 64 * 1024);
+        assert!(self.out.held() <= 2 * REPLAY + 2 * 64 * 1024);
         assert!(self.inbox.len() <= INITIAL_WINDOW as usize, "the inbox grows above its window");
         assert_eq!(self.inbox.len() as u64, self.incoming.unread());
     }

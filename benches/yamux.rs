@@ -17,10 +17,12 @@ mod fields;
 #[cfg(test)]
 #[path = "../src/fuzz.rs"]
 mod fuzz;
+#[path = "../src/resources/proofs.rs"]
+mod proofs;
 #[path = "../src/proto/mod.rs"]
 mod proto;
 mod resources {
-    pub(crate) use super::buffers;
+    pub(crate) use super::{buffers, proofs};
 }
 #[cfg(test)]
 #[path = "../src/testing.rs"]

@@ -7,6 +7,7 @@ pub(crate) mod events;
 pub(crate) mod limits;
 pub(crate) mod machine;
 pub(crate) mod penalties;
+pub(crate) mod proofs;
 pub(crate) mod rate;
 
 use std::sync::{Arc, OnceLock, Weak};

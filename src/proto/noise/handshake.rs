@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 
 use super::capabilities::Capabilities;
 use super::cipher::{Cipher, Opener, Sealer, TAG};
-use super::identity::{self, Identity};
+use super::identity::Identity;
 use super::payload::{MAX_PAYLOAD, Payload};
 use super::resolver::{AwsLc, DH_LEN};
 use super::schedule::{Secret, Split};
@@ -150,7 +150,7 @@ impl ExpectMessage2 {
         let Some(message) = take_message(input, MESSAGE_2)? else {
             return Ok(Progress::More(Handshake(State::ExpectMessage2(self))));
         };
-        let peer = read_peer(&mut self.noise, &message)?;
+        let peer = read_peer(&mut self.noise, &message, &self.identity)?;
         // Message 3 says who we are: it is for nobody but the peer that was meant.
         if let Some(expected) = self.expected.filter(|expected| *expected != peer.id) {
             let what = format!("{} answered where {expected} was dialled", peer.id);
@@ -175,7 +175,7 @@ impl ExpectMessage3 {
         let Some(message) = take_message(input, MESSAGE_3)? else {
             return Ok(Progress::More(Handshake(State::ExpectMessage3(self))));
         };
-        let peer = read_peer(&mut self.noise, &message)?;
+        let peer = read_peer(&mut self.noise, &message, &self.identity)?;
         if peer.id == self.identity.peer_id() {
             return Err(ourselves());
         }
@@ -192,8 +192,8 @@ struct Peer {
 
 fn builder(identity: &Identity) -> Result<snow::Builder<'_>> {
     let params = PROTOCOL.parse().expect("snow knows this protocol");
-    snow::Builder::with_resolver(params, Box::new(AwsLc))
-        .local_private_key(identity.noise_private())
+    snow::Builder::with_resolver(params, Box::new(AwsLc(identity.noise().clone())))
+        .local_private_key(identity.noise().private())
         .map_err(failed)
 }
 
@@ -223,13 +223,12 @@ fn read_message(noise: &mut HandshakeState, message: &[u8]) -> Result<Vec<u8>> {
 }
 
 /// Reads a message that carries a static key and says whose that is.
-fn read_peer(noise: &mut HandshakeState, message: &[u8]) -> Result<Peer> {
+fn read_peer(noise: &mut HandshakeState, message: &[u8], ours: &Identity) -> Result<Peer> {
     let bytes = read_message(noise, message)?;
     let payload = Payload::decode_bounded(&bytes)?;
     let noise_static = noise.get_remote_static().expect("this message brought the static key");
-    let public_key = identity::verify(&payload, noise_static)?;
     Ok(Peer {
-        id: public_key.to_peer_id(),
+        id: ours.recognize(&payload, noise_static)?,
         early_muxer: payload.early_muxer(),
         capabilities: Capabilities::find(&bytes),
     })

@@ -4,16 +4,16 @@
 
 use std::fmt;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use aws_lc_rs::signature::{ED25519, RsaParameters, UnparsedPublicKey};
 use libp2p_identity::{KeyType, Keypair, PeerId, PublicKey};
-use snow::types::{Dh, Random};
-use zeroize::Zeroizing;
 
 use super::capabilities::Capabilities;
 use super::payload::{self, Payload};
-use super::resolver::{DH_LEN, Dh25519, SystemRandom};
+use super::resolver::{KeyPair, SystemRandom};
 use crate::error::{Error, ErrorCode, Result};
+use crate::resources::proofs::{Proof, Proofs};
 
 /// Who we are, made once per host and shared by its handshakes: a fresh Noise
 /// static key, and the libp2p key's signature over it. The libp2p private key
@@ -21,9 +21,11 @@ use crate::error::{Error, ErrorCode, Result};
 pub(crate) struct Identity {
     public_key: PublicKey,
     peer_id: PeerId,
-    noise_private: Zeroizing<[u8; DH_LEN]>,
+    noise: Arc<KeyPair>,
     capabilities: Capabilities,
     payload: Vec<u8>,
+    /// Peers that have proven who they are.
+    proofs: Proofs,
 }
 
 impl Identity {
@@ -38,20 +40,23 @@ impl Identity {
         keypair: Keypair,
         capabilities: Capabilities,
     ) -> Result<Identity> {
-        let mut noise = Dh25519::default();
-        let rng: &mut dyn Random = &mut SystemRandom;
-        noise.generate(rng).map_err(|e| {
+        let noise = KeyPair::generate(&mut SystemRandom).map_err(|e| {
             Error::with_source(ErrorCode::Io, "the system gives no random numbers", e)
         })?;
         let signature = keypair
-            .sign(&signed_bytes(noise.pubkey()))
+            .sign(&signed_bytes(noise.public()))
             .map_err(|e| Error::with_source(ErrorCode::InvalidInput, "the key cannot sign", e))?;
         let public_key = keypair.public();
         let payload = payload::encode(public_key.encode_protobuf(), signature, capabilities);
-        let mut noise_private = Zeroizing::new([0; DH_LEN]);
-        noise_private.copy_from_slice(noise.privkey());
         let peer_id = public_key.to_peer_id();
-        Ok(Identity { public_key, peer_id, noise_private, capabilities, payload })
+        Ok(Identity {
+            public_key,
+            peer_id,
+            noise: Arc::new(noise),
+            capabilities,
+            payload,
+            proofs: Proofs::default(),
+        })
     }
 
     pub(crate) fn peer_id(&self) -> PeerId {
@@ -62,8 +67,8 @@ impl Identity {
         &self.public_key
     }
 
-    pub(super) fn noise_private(&self) -> &[u8; DH_LEN] {
-        &self.noise_private
+    pub(super) fn noise(&self) -> &Arc<KeyPair> {
+        &self.noise
     }
 
     pub(super) fn capabilities(&self) -> Capabilities {
@@ -74,6 +79,28 @@ impl Identity {
     pub(super) fn payload(&self) -> &[u8] {
         &self.payload
     }
+
+    /// Whose key signed `noise_static`: all that a peer is named by. That it holds
+    /// `noise_static` is for the handshake to find out.
+    pub(super) fn recognize(&self, payload: &Payload, noise_static: &[u8]) -> Result<PeerId> {
+        let proof = digest(payload, noise_static);
+        if let Some(peer) = self.proofs.recall(&proof) {
+            return Ok(peer);
+        }
+        let peer = verify(payload, noise_static)?.to_peer_id();
+        self.proofs.keep(proof, peer);
+        Ok(peer)
+    }
+}
+
+/// Of everything that `verify` looks at; no two of them run into each other.
+fn digest(payload: &Payload, noise_static: &[u8]) -> Proof {
+    let mut hasher = blake3::Hasher::new();
+    for part in [&payload.identity_key, &payload.identity_sig] {
+        let part = part.as_deref().unwrap_or_default();
+        hasher.update(&part.len().to_le_bytes()).update(part);
+    }
+    *hasher.update(noise_static).finalize().as_bytes()
 }
 
 impl fmt::Debug for Identity {
@@ -84,7 +111,7 @@ impl fmt::Debug for Identity {
 
 /// The key that signed `noise_static`. Only this very value may name the peer:
 /// what the payload calls its key proves nothing before.
-pub(super) fn verify(payload: &Payload, noise_static: &[u8]) -> Result<PublicKey> {
+fn verify(payload: &Payload, noise_static: &[u8]) -> Result<PublicKey> {
     let (Some(key), Some(signature)) = (&payload.identity_key, &payload.identity_sig) else {
         return Err(refused("the peer sent no identity key, or no signature"));
     };
@@ -193,6 +220,30 @@ mod tests {
         for v in specified() {
             let key = verify(&payload(&v.key, &v.signature), &NOISE_STATIC).unwrap();
             assert_eq!(key.to_peer_id().to_string(), v.peer_id);
+        }
+    }
+
+    #[test]
+    fn a_proof_that_held_holds_again_and_nothing_like_it_does() {
+        let host = Identity::new(Keypair::generate_ed25519()).unwrap();
+        for v in specified() {
+            let good = payload(&v.key, &v.signature);
+            for _ in 0..2 {
+                let peer = host.recognize(&good, &NOISE_STATIC).unwrap();
+                assert_eq!(peer.to_string(), v.peer_id);
+            }
+            let mut other_static = NOISE_STATIC;
+            other_static[31] ^= 1;
+            assert!(host.recognize(&good, &other_static).is_err());
+            let mut signature = v.signature.clone();
+            signature[10] ^= 1;
+            for _ in 0..2 {
+                assert!(host.recognize(&payload(&v.key, &signature), &NOISE_STATIC).is_err());
+            }
+            // A byte that moves from one field to its neighbour.
+            let (mut key, mut signature) = (v.key.clone(), v.signature.clone());
+            signature.insert(0, key.pop().unwrap());
+            assert!(host.recognize(&payload(&key, &signature), &NOISE_STATIC).is_err());
         }
     }
 

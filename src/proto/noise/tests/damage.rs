@@ -195,17 +195,22 @@ struct LowOrderStatic([u8; 32]);
 
 impl CryptoResolver for LowOrderStatic {
     fn resolve_rng(&self) -> Option<Box<dyn Random>> {
-        AwsLc.resolve_rng()
+        aws_lc().resolve_rng()
     }
     fn resolve_dh(&self, _: &DHChoice) -> Option<Box<dyn Dh>> {
-        Some(Box::new(LowOrderDh { point: self.0, is_static: false, honest: Dh25519::default() }))
+        let honest = Dh25519::with_static(BOB.noise().clone());
+        Some(Box::new(LowOrderDh { point: self.0, is_static: false, honest }))
     }
     fn resolve_hash(&self, choice: &HashChoice) -> Option<Box<dyn Hash>> {
-        AwsLc.resolve_hash(choice)
+        aws_lc().resolve_hash(choice)
     }
     fn resolve_cipher(&self, choice: &CipherChoice) -> Option<Box<dyn Cipher>> {
-        AwsLc.resolve_cipher(choice)
+        aws_lc().resolve_cipher(choice)
     }
+}
+
+fn aws_lc() -> AwsLc {
+    AwsLc(BOB.noise().clone())
 }
 
 struct LowOrderDh {

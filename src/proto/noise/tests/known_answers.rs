@@ -1,8 +1,12 @@
 //! The cryptography gives what it is known to give.
 
+use std::sync::Arc;
+
+use zeroize::Zeroizing;
+
 use super::vectors::hex;
 use crate::proto::noise::cipher::{Cipher, pair_of};
-use crate::proto::noise::resolver::AwsLc;
+use crate::proto::noise::resolver::{AwsLc, KeyPair};
 
 /// The vector for this protocol of the Noise vectors that cacophony generated:
 /// payloads and what they become, the handshake first, then frames by turns.
@@ -12,7 +16,10 @@ fn the_known_answers_of_the_noise_vectors_come_out() {
     let side = |private: &str, ephemeral: &str, initiator: bool| {
         let params = "Noise_XX_25519_ChaChaPoly_SHA256".parse().unwrap();
         let (private, ephemeral) = (hex(private), hex(ephemeral));
-        let builder = snow::Builder::with_resolver(params, Box::new(AwsLc))
+        // One side's static key is that of its host, computed before.
+        let ours = if initiator { private.clone() } else { ephemeral.clone() };
+        let ours = KeyPair::new(Zeroizing::new(ours.try_into().unwrap()));
+        let builder = snow::Builder::with_resolver(params, Box::new(AwsLc(Arc::new(ours))))
             .prologue(&prologue)
             .unwrap()
             .local_private_key(&private)

@@ -167,7 +167,7 @@ impl Session {
         // At once: who ends some to have their memory looks whether that is enough.
         self.writer.lock().clear();
         if let Phase::Lost(outage) = before {
-            self.sessions.strike_off(outage.number);
+            self.sessions.strike_off(self, outage.number);
             if let Some(asking) = outage.asking {
                 asking.abandon();
             }
@@ -211,7 +211,7 @@ impl Session {
                 let before = std::mem::replace(&mut state.phase, Phase::Ended(None));
                 state.carriers.waiters.wake();
                 if let Phase::Lost(outage) = before {
-                    self.sessions.strike_off(outage.number);
+                    self.sessions.strike_off(self, outage.number);
                     asking = outage.asking;
                 }
             }

@@ -32,6 +32,7 @@ mod carriers;
 mod channel;
 mod ending;
 mod graves;
+mod lost;
 mod opening;
 mod outgoing;
 mod reading;

@@ -15,7 +15,7 @@ impl Sessions {
     pub(super) fn redial(self: &Arc<Sessions>, peer: PeerId) {
         {
             let mut table = self.table.lock();
-            if !table.wants(&peer) || table.redialled.contains_key(&peer) {
+            if !table.lost.wants(&peer) || table.redialled.contains_key(&peer) {
                 return;
             }
             table.redialled.insert(peer, 0);
@@ -82,7 +82,7 @@ impl Sessions {
         let soon = |since| due.min(Instant::now() + AFTER_REFUSAL).min(since + REFUSED);
         let until = refused_since.map_or(due, soon);
         loop {
-            if table.over || !table.wants(peer) {
+            if table.over || !table.lost.wants(peer) {
                 // Under this lock: one that is lost next finds no thread.
                 table.redialled.remove(peer);
                 return None;

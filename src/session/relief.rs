@@ -18,7 +18,8 @@ impl Sessions {
             return;
         }
         let mut of_peers: HashMap<PeerId, (usize, VecDeque<_>)> = HashMap::new();
-        for session in self.lost() {
+        let lost = self.table.lock().lost.all();
+        for session in lost {
             let kept = session.kept();
             let (all, queue) = of_peers.entry(session.peer).or_default();
             *all += kept;

@@ -359,7 +359,7 @@ impl Session {
             state.carriers.attach(carrier.clone());
             (outage, state.deaf, state.closing.clone())
         };
-        self.sessions.strike_off(outage.number);
+        self.sessions.strike_off(self, outage.number);
         self.sessions.forget_attempts(&self.peer);
         carrier.stream.set_priority(self.priority());
         if deaf {

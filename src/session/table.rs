@@ -1,7 +1,7 @@
 //! The sessions of a host.
 
+use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -11,7 +11,8 @@ use parking_lot::{Condvar, Mutex};
 
 use super::carriers::Carrier;
 use super::graves::Graves;
-use super::{Key, MOST_LOST, MOST_LOST_OF_PEER, Session};
+use super::lost::Lost;
+use super::{Key, Session};
 use crate::driver::{Carries, Greeted, Link, Stream, Watcher, reactor};
 use crate::error::{Error, ErrorCode, Result};
 use crate::proto::resume::{Code, Gone, Hello, Welcome, verdict};
@@ -65,10 +66,7 @@ pub(crate) struct Counters {
 #[derive(Default)]
 pub(super) struct Table {
     live: HashMap<Key, Arc<Session>>,
-    /// Without a carrier, in the order in which they lost it.
-    lost: BTreeMap<u64, Lost>,
-    lost_of: HashMap<PeerId, LostOf>,
-    next_lost: u64,
+    pub(super) lost: Lost,
     graves: Graves,
     /// Heads that the peer has not answered.
     asking: HashMap<PeerId, usize>,
@@ -78,16 +76,6 @@ pub(super) struct Table {
     pub(super) closed: bool,
     /// No dialling either.
     pub(super) over: bool,
-}
-
-/// One without a carrier.
-struct Lost {
-    peer: PeerId,
-    /// This host dialled the link that was lost, and so dials again.
-    dials: bool,
-    /// All has arrived, and only the peer may not know it: it is the first to go.
-    complete: bool,
-    session: Weak<Session>,
 }
 
 /// A place among the heads that a peer has not answered; dropped, it is free.
@@ -113,14 +101,6 @@ impl Drop for PlaceToAsk {
             self.sessions.lost_of(&self.peer).iter().for_each(|session| session.stirred());
         }
     }
-}
-
-/// How many one peer has.
-#[derive(Default)]
-struct LostOf {
-    all: usize,
-    /// Of those that this host dials for.
-    dial: usize,
 }
 
 impl Sessions {
@@ -232,45 +212,12 @@ impl Sessions {
         dials: bool,
         complete: bool,
     ) -> (u64, Option<Arc<Session>>) {
-        let mut table = self.table.lock();
-        table.next_lost += 1;
-        let (number, peer) = (table.next_lost, session.peer);
-        table.lost.insert(number, Lost { peer, dials, complete, session: session.me.clone() });
-        let of_peer = table.lost_of.entry(peer).or_default();
-        of_peer.all += 1;
-        of_peer.dial += usize::from(dials);
-        let (of_peer, all) = (of_peer.all, table.lost.len());
-        let too_many = match of_peer.saturating_sub(MOST_LOST_OF_PEER) {
-            0 => match all.saturating_sub(MOST_LOST) {
-                0 => None,
-                n => table.peer_with_most_lost().map(|most| (most, n)),
-            },
-            n => Some((peer, n)),
-        };
-        // Others may be about to end as many of the oldest as there are too many besides.
-        let nth_at_most = |(whose, n): (PeerId, usize)| {
-            let of_whom = |lost: &&Lost| lost.peer == whose;
-            let complete = |lost: &&Lost| of_whom(lost) && lost.complete;
-            let first = table.lost.values().filter(complete).nth(n - 1);
-            first.or_else(|| table.lost.values().filter(of_whom).take(n).last())
-        };
-        let oldest = too_many.and_then(nth_at_most);
-        let oldest = oldest.and_then(|lost| lost.session.upgrade());
-        (number, oldest)
+        self.table.lock().lost.add(session, dials, complete)
     }
 
     /// It has a carrier again, or has ended.
-    pub(super) fn strike_off(&self, number: u64) {
-        let mut table = self.table.lock();
-        let Some(lost) = table.lost.remove(&number) else { return };
-        if let Entry::Occupied(mut of_peer) = table.lost_of.entry(lost.peer) {
-            of_peer.get_mut().all -= 1;
-            of_peer.get_mut().dial -= usize::from(lost.dials);
-            if of_peer.get().all == 0 {
-                of_peer.remove();
-            }
-        }
-        drop(table);
+    pub(super) fn strike_off(&self, session: &Session, number: u64) {
+        self.table.lock().lost.remove(session.peer, number);
         self.changed.notify_all();
     }
 
@@ -285,17 +232,12 @@ impl Sessions {
 
     /// Those without a carrier.
     pub(super) fn lost_of(&self, peer: &PeerId) -> Vec<Arc<Session>> {
-        let table = self.table.lock();
-        if !table.lost_of.contains_key(peer) {
-            return Vec::new();
-        }
-        let of_peer = table.lost.values().filter(|lost| lost.peer == *peer);
-        of_peer.filter_map(|lost| lost.session.upgrade()).collect()
+        self.table.lock().lost.of(peer)
     }
 
     /// How many are without a carrier.
     pub(crate) fn waiting(&self) -> usize {
-        self.table.lock().lost.len()
+        self.table.lock().lost.count()
     }
 
     /// A new link is up.
@@ -310,29 +252,11 @@ impl Sessions {
         }
     }
 
-    /// Those that are without a carrier, the oldest first.
-    pub(super) fn lost(&self) -> Vec<Arc<Session>> {
-        let table = self.table.lock();
-        table.lost.values().filter_map(|lost| lost.session.upgrade()).collect()
-    }
-
     /// Those with this peer, or all.
     pub(super) fn live(&self, peer: Option<&PeerId>) -> Vec<Arc<Session>> {
         let table = self.table.lock();
         let of_peer = |session: &&Arc<Session>| peer.is_none_or(|peer| session.peer == *peer);
         table.live.values().filter(of_peer).cloned().collect()
-    }
-}
-
-impl Table {
-    /// Where there are too many in all, whoever has fewer does not pay for it.
-    fn peer_with_most_lost(&self) -> Option<PeerId> {
-        self.lost_of.iter().max_by_key(|(_, n)| n.all).map(|(peer, _)| *peer)
-    }
-
-    /// Whether a session waits for a link to this peer that this host has to dial.
-    pub(super) fn wants(&self, peer: &PeerId) -> bool {
-        self.lost_of.get(peer).is_some_and(|n| n.dial > 0)
     }
 }
 

@@ -184,14 +184,16 @@ fn complete_sessions_go_first_where_too_many_are_lost() {
     let mut numbers = Vec::new();
     let mut enlist = |session: &Session, complete| {
         let (number, goes) = sessions.enlist(session, false, complete);
-        numbers.push(number);
+        numbers.push((session.me.clone(), number));
         goes
     };
     assert!((0..1023).all(|_| enlist(&session, false).is_none()));
     assert!(enlist(&other, true).is_none());
     let goes = enlist(&session, false).expect("one too many");
     assert!(Arc::ptr_eq(&goes, &other), "not the oldest");
-    numbers.into_iter().for_each(|number| sessions.strike_off(number));
+    for (session, number) in numbers {
+        sessions.strike_off(&session.upgrade().unwrap(), number);
+    }
     assert_eq!(sessions.waiting(), 0);
 }
 
@@ -285,7 +287,7 @@ fn whether_a_peer_is_to_be_dialled_is_known_without_a_look_at_all_that_are_lost(
         let run = |_| {
             let table = sessions.table.lock();
             let start = Instant::now();
-            assert!((0..10_000).all(|_| !table.wants(&peer)));
+            assert!((0..10_000).all(|_| !table.lost.wants(&peer)));
             start.elapsed()
         };
         (0..5).map(run).min().unwrap()
@@ -297,10 +299,10 @@ fn whether_a_peer_is_to_be_dialled_is_known_without_a_look_at_all_that_are_lost(
     assert!(many < one * 50, "{one:?} with one, {many:?} with {}", others.len() + 1);
 
     let (dials, _) = sessions.enlist(&session, true, false);
-    sessions.strike_off(first);
-    assert!(sessions.table.lock().wants(&peer));
-    sessions.strike_off(dials);
-    assert!(!sessions.table.lock().wants(&peer));
-    others.into_iter().for_each(|number| sessions.strike_off(number));
+    sessions.strike_off(&session, first);
+    assert!(sessions.table.lock().lost.wants(&peer));
+    sessions.strike_off(&session, dials);
+    assert!(!sessions.table.lock().lost.wants(&peer));
+    others.into_iter().for_each(|number| sessions.strike_off(&session, number));
     assert_eq!(sessions.waiting(), 0);
 }

@@ -226,7 +226,7 @@ impl Attempt {
         }
         let Some(handshake) = &mut self.handshake else { return Ok(false) };
         handshake.step().map_err(|e| {
-            let what = format!("{}: {e}", self.addr);
+            let what = format!("{}: {}", self.addr, e.description());
             Error::with_source(e.code(), what, e)
         })
     }

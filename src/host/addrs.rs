@@ -46,6 +46,18 @@ pub(crate) fn to_place(addr: &Multiaddr) -> Result<Place> {
     }
 }
 
+/// Of the addresses given with a call one at least has to be usable, connected or not.
+pub(crate) fn check_given(given: &[Multiaddr]) -> Result<()> {
+    let mut fault = Ok(());
+    for addr in given {
+        match to_place(addr) {
+            Ok(_) => return Ok(()),
+            Err(e) => fault = Err(e),
+        }
+    }
+    fault
+}
+
 /// Where to listen: a socket address of this machine.
 pub(crate) fn to_listen(addr: &Multiaddr) -> Result<SocketAddr> {
     match to_place(addr)? {

@@ -46,8 +46,8 @@ impl Backlog {
     }
 
     /// Queues an arrival; `false`: there is no room, or nobody will accept it.
-    pub(crate) fn push(&self, arrival: Channel, resources: &Resources) -> bool {
-        let (peer, link) = (arrival.peer(), Arc::downgrade(&arrival.parts().0));
+    pub(crate) fn push(&self, arrival: Channel, link: &Arc<Link>, resources: &Resources) -> bool {
+        let (peer, link) = (link.peer, Arc::downgrade(link));
         let mut queue = self.queue.lock();
         let of_peer = queue.per_peer.get(&peer).copied().unwrap_or(0);
         let fits = !queue.closed

@@ -97,7 +97,7 @@ impl Core {
         gate: Gate,
         listening: Vec<SocketAddr>,
     ) -> io::Result<Arc<Core>> {
-        let reactors = Reactors::start(limits.reactors)?;
+        let reactors = Reactors::start(limits.reactors).map_err(Error::from)?;
         let waker = Arc::downgrade(reactors.first());
         resources.set_steward(move || {
             if let Some(reactor) = waker.upgrade() {
@@ -213,6 +213,7 @@ impl Core {
                 "a host does not dial its own peer id",
             ));
         }
+        addrs::check_given(given)?;
         loop {
             let (dial, pass) = {
                 let mut peers = self.peers.lock();
@@ -450,7 +451,13 @@ impl Owner for Core {
         let Some(backlog) = self.protocols.lock().get(protocol).cloned() else {
             return Offer::Refused;
         };
-        match lines::queue(self, &backlog, Channel::Plain(link.clone(), stream.clone())) {
+        match lines::queue(
+            self,
+            &backlog,
+            Channel::Plain(link.clone(), stream.clone()),
+            link,
+            stream,
+        ) {
             true => Offer::Taken,
             false => Offer::Refused,
         }

@@ -35,15 +35,23 @@ pub(super) fn greet(
 ) -> Greeted {
     let offer = |session: &Arc<Session>| {
         let channel = Channel::Resumable(session.clone());
-        backlog.is_some_and(|backlog| queue(core, backlog, channel))
+        backlog.is_some_and(|backlog| queue(core, backlog, channel, link, stream))
     };
     core.sessions.greet(link, stream, hello, |_| backlog.is_some(), offer)
 }
 
 /// Has the channel wait to be accepted. `false`: there is no room.
-pub(super) fn queue(core: &Core, backlog: &Backlog, channel: Channel) -> bool {
-    let (link, stream) = channel.parts();
-    if !backlog.push(channel, &core.resources) {
+///
+/// Called under the stream's lock, which comes behind a session's: so it is not asked for
+/// its carrier here.
+pub(super) fn queue(
+    core: &Core,
+    backlog: &Backlog,
+    channel: Channel,
+    link: &Arc<Link>,
+    stream: &Arc<Stream>,
+) -> bool {
+    if !backlog.push(channel, link, &core.resources) {
         core.counters.queue_refused.fetch_add(1, Relaxed);
         return false;
     }

@@ -255,7 +255,8 @@ impl Handle {
         // The same for all attempts, so that the peer makes one conn of them.
         let mut session = None;
         let channel = self.over_a_link(peer, addrs, protocol, deadline, |link, until| {
-            if !link.resumable {
+            // What a host answers by itself is no session.
+            if !link.resumable || services::NAMES.contains(&protocol) {
                 return Ok(match link.open(protocol, Some(until))? {
                     Negotiated::Open(stream) => Ok(Channel::Plain(link.clone(), stream)),
                     Negotiated::LinkGone(why) => Err(why),

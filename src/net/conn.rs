@@ -113,6 +113,10 @@ impl Drop for Shared {
     }
 }
 
+/// As a `TcpStream` is: a panic between two calls leaves nothing half done.
+impl std::panic::UnwindSafe for Conn {}
+impl std::panic::RefUnwindSafe for Conn {}
+
 impl Conn {
     /// Opens a stream to a peer: over the connection that there is to it, or over a
     /// new one. It returns when the peer has agreed on the protocol, before it

@@ -82,7 +82,7 @@ impl Session {
                 link.reset(&stream);
                 Err(late())
             }
-            Err(_) if !link.stays_open(&stream) => {
+            Err(_) if !link.stays_open(&stream, deadline) => {
                 link.reset(&stream);
                 Ok(Opened::LinkGone(link.gone()))
             }

@@ -12,7 +12,7 @@ use crate::driver::stream::{Direct, Ready, State, Stream, User};
 use crate::driver::waiter::{self, Waiter};
 use crate::error::{Error, ErrorCode, Result};
 use crate::proto::multistream::{Answer, Dialer};
-use crate::proto::yamux::{Control, Flow, StreamId};
+use crate::proto::yamux::{Control, Flow};
 use crate::resources::limits::Limit;
 
 /// What opening a stream came to.
@@ -151,10 +151,11 @@ impl Link {
 
     /// Whether the link goes on though the peer refused this stream. One that it did not
     /// even acknowledge may have crossed its goodbye, which comes soon then.
-    pub(crate) fn stays_open(self: &Arc<Link>, stream: &Stream) -> bool {
+    pub(crate) fn stays_open(self: &Arc<Link>, stream: &Stream, deadline: Option<Instant>) -> bool {
         if !stream.acked.load(Relaxed) {
             let soon = self.rtt().unwrap_or_default().saturating_mul(2) + GOODBYE;
             if let Some(until) = Instant::now().checked_add(soon) {
+                let until = deadline.map_or(until, |at| at.min(until));
                 self.wait_for(until, || !self.is_open());
             }
         }
@@ -205,7 +206,7 @@ impl Link {
                 ErrorCode::ProtocolNotServed,
                 format!("{} does not serve {protocol}", self.peer),
             )),
-            Ok(Some(Ok(None))) if self.stays_open(stream) => Err(Error::new(
+            Ok(Some(Ok(None))) if self.stays_open(stream, deadline) => Err(Error::new(
                 ErrorCode::ConnectionRefused,
                 format!(
                     "{} refused a stream of {protocol}: too many wait to be accepted",
@@ -382,7 +383,7 @@ impl Link {
         let over = state.is_over();
         drop(state);
         if over {
-            self.forget(stream.id);
+            self.forget(stream);
         }
         if let Err(e) = result {
             self.die(e);
@@ -404,14 +405,18 @@ impl Link {
         self.tell_reset(stream, false);
         state.user = User::Gone(Instant::now());
         drop(state);
-        self.forget(stream.id);
+        self.forget(stream);
         if !known && self.push(Control::Reset { id: stream.id }).is_ok() {
             self.flush_control();
         }
     }
 
-    fn forget(&self, id: StreamId) {
-        self.forget_in(&mut self.rx.lock(), id);
+    /// Nothing if it was forgotten before: the peer may have given its id to another.
+    fn forget(&self, stream: &Arc<Stream>) {
+        let mut inbound = self.rx.lock();
+        if inbound.rx.get(stream.id).is_some_and(|known| Arc::ptr_eq(known, stream)) {
+            self.forget_in(&mut inbound, stream.id);
+        }
     }
 }
 

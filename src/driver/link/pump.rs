@@ -230,8 +230,12 @@ impl Link {
                     self.on_received(stream, received)?;
                     None
                 }
-                Event::Unwanted { id } => {
-                    self.flood(Limit::EmptyFrames, 1)?;
+                Event::Unwanted { id, was_there } => {
+                    // Many may go while much is on its way; it has bytes, and is no flood of
+                    // what costs nothing.
+                    if !was_there {
+                        self.flood(Limit::EmptyFrames, 1)?;
+                    }
                     self.push(Control::Reset { id })?;
                     None
                 }

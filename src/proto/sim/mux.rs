@@ -129,7 +129,7 @@ impl Mux {
             }
             Event::Ping(value) => queue.push(Control::Pong(value))?,
             Event::Pong(value) => assert_eq!(self.pings.pop_front(), Some(value), "a wrong pong"),
-            Event::Unwanted { id } => queue.push(Control::Reset { id })?,
+            Event::Unwanted { id, .. } => queue.push(Control::Reset { id })?,
             Event::Acked { .. } | Event::Credit { .. } | Event::Received { .. } => {}
             Event::GoAway(code) => panic!("nobody says go-away {code}"),
         }

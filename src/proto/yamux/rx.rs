@@ -19,6 +19,10 @@ pub(crate) struct Rx<S> {
     streams: Streams<Entry<S>>,
     frame: Frame,
     unwanted: Recent,
+    /// The highest id that was there, of either side.
+    newest: [StreamId; 2],
+    /// Frames without effect that may still come for those that went.
+    late: u32,
     /// The peer may tell how much of a stream it has received.
     receipts: bool,
     frames: u64,
@@ -56,7 +60,11 @@ pub(crate) enum Event<'a, S> {
     /// It sends to a stream that is not there. What it sends is discarded; the
     /// owner answers with a reset. Told once per frame at most, and not again
     /// for a stream that was among the last few told.
-    Unwanted { id: StreamId },
+    Unwanted {
+        id: StreamId,
+        /// It was there once: what was on its way as it went.
+        was_there: bool,
+    },
 }
 
 impl<S> Rx<S> {
@@ -69,6 +77,8 @@ impl<S> Rx<S> {
             streams: Streams::new(),
             frame: Frame::default(),
             unwanted: Recent::default(),
+            newest: [0; 2],
+            late: 0,
             receipts: false,
             frames: 0,
             idle: 0,
@@ -108,15 +118,18 @@ impl<S> Rx<S> {
     /// was opened.
     pub(crate) fn insert(&mut self, id: StreamId, flow: Arc<Flow>, stream: S) {
         self.unwanted.forget(id);
+        let newest = &mut self.newest[(id & 1) as usize];
+        *newest = id.max(*newest);
         self.streams.insert(id, Entry { flow, stream, acked: false, fin: false, reset: false });
     }
 
     /// Takes a stream out. What still comes for it is discarded.
     pub(crate) fn remove(&mut self, id: StreamId) -> Option<S> {
-        self.streams.remove(id).map(|entry| entry.stream)
+        let entry = self.streams.remove(id)?;
+        self.late = self.late.saturating_add(2);
+        Some(entry.stream)
     }
 
-    #[cfg(test)]
     pub(crate) fn get(&self, id: StreamId) -> Option<&S> {
         self.streams.get(id).map(|entry| &entry.stream)
     }
@@ -152,7 +165,8 @@ impl<S> Rx<S> {
                     }
                     Rest::Starved => return Ok(None),
                     Rest::Done => {
-                        self.idle += u64::from(self.frame.idle);
+                        let idle = self.frame.idle && !self.comes_late();
+                        self.idle += u64::from(idle);
                         self.frame = Frame::default();
                     }
                 }
@@ -188,6 +202,16 @@ impl<S> Rx<S> {
             Kind::Data | Kind::WindowUpdate if header.flags.has(Flags::SYN) => self.open(header),
             Kind::Data | Kind::WindowUpdate => self.go_on(header).map(|()| None),
         }
+    }
+
+    /// Whether the frame at hand is for a stream that went while it was on its way: of each,
+    /// its end and a window update may be.
+    fn comes_late(&mut self) -> bool {
+        let id = self.frame.id;
+        let late =
+            self.late > 0 && id <= self.newest[(id & 1) as usize] && !self.streams.contains(id);
+        self.late -= u32::from(late);
+        late
     }
 
     /// A frame that opens a stream.
@@ -301,7 +325,9 @@ impl<S> Rx<S> {
             Step::Ping(value) => Event::Ping(value),
             Step::Pong(value) => Event::Pong(value),
             Step::GoAway(code) => Event::GoAway(code),
-            Step::Unwanted(id) => Event::Unwanted { id },
+            Step::Unwanted(id) => {
+                Event::Unwanted { id, was_there: id <= self.newest[(id & 1) as usize] }
+            }
         }
     }
 }

@@ -102,7 +102,7 @@ impl Peer {
             Some(Event::Ping(value)) => Told::Ping(value),
             Some(Event::Pong(value)) => Told::Pong(value),
             Some(Event::GoAway(code)) => Told::GoAway(code),
-            Some(Event::Unwanted { id }) => Told::Unwanted(id),
+            Some(Event::Unwanted { id, .. }) => Told::Unwanted(id),
         };
         Ok(Some(told))
     }

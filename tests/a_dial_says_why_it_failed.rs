@@ -97,6 +97,26 @@ fn an_address_that_does_not_parse_or_lacks_a_peer_or_has_no_transport_is_invalid
     });
 }
 
+/// It is a mistake of the caller's, whoever is connected already.
+#[test]
+fn an_address_that_nobody_can_dial_is_invalid_input_also_where_the_peer_is_known() {
+    within(30, || {
+        let pair = Pair::new();
+        let (near, _far) = pair.connect();
+        for way in ["/ip4/127.0.0.1/udp/1/quic-v1", "/ip4/127.0.0.1", "/memory/1"] {
+            let target = format!("{way}/p2p/{}", near.peer_id());
+            let error = assert_kind(
+                Conn::connect(&pair.client, target, PROTOCOL),
+                &[ErrorKind::InvalidInput],
+            );
+            let said = error.to_string();
+            let advice = said.split("; ").collect::<Vec<_>>();
+            assert!(advice.windows(2).all(|two| two[0] != two[1]), "said twice: {said}");
+        }
+        pair.connect();
+    });
+}
+
 #[test]
 fn a_dial_that_takes_longer_than_the_limit_is_timed_out() {
     within(30, || {

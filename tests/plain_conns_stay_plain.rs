@@ -9,8 +9,8 @@ use common::{
     Cut, LOST, PROTOCOL, Pair, Proxy, assert_carries, assert_kind, builder, payload,
     socket_address, within,
 };
-use pointsub::{Host, Keypair};
-use std::io::Read;
+use pointsub::{Conn, Host, Keypair};
+use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
 #[test]
@@ -37,6 +37,25 @@ fn a_host_that_does_not_want_it_makes_both_ends_plain() {
             pair.connect_at(&proxy.address(&pair.server));
         });
     }
+}
+
+/// What every host answers by itself is open to conns too, and those are plain.
+#[test]
+fn a_conn_to_a_service_of_the_host_is_plain() {
+    within(60, || {
+        let pair = Pair::new();
+        let (mut near, _far) = pair.connect();
+        assert!(near.is_resumable());
+        let mut ping = Conn::connect(&pair.client, near.peer_id(), "/ipfs/ping/1.0.0")
+            .expect("every host answers pings");
+        assert!(!ping.is_resumable());
+        let asked = payload(2, 32);
+        ping.write_all(&asked).expect("write");
+        let mut answer = [0; 32];
+        ping.read_exact(&mut answer).expect("read");
+        assert_eq!(answer[..], asked[..]);
+        near.write_all(b"and the conn beside it goes on").expect("write");
+    });
 }
 
 /// A node that says nothing of this library in its handshake.

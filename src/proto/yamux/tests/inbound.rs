@@ -297,3 +297,39 @@ fn a_receipt_for_a_stream_that_is_gone_says_nothing() {
     assert_eq!(peer.told().unwrap(), [Told::Opened(1), Told::Reset(1, 0), Told::Ping(3)]);
     assert_eq!(peer.rx.idle_frames(), 2, "they are counted as frames that change nothing");
 }
+
+/// An end and a window update may have been on their way as a stream went; more of them, or
+/// for streams that never were, are a flood.
+#[test]
+fn what_comes_late_for_a_stream_that_went_is_no_empty_frame() {
+    let mut peer = Peer::new();
+    for id in (1..2_000).step_by(2) {
+        peer.say(syn(id), b"");
+        peer.told().unwrap();
+        peer.rx.remove(id);
+        peer.say(Header::window(id, Flags::NONE, 1), b"");
+        peer.say(Header::data(id, Flags::FIN, 0), b"");
+        assert_eq!(peer.told().unwrap(), []);
+    }
+    assert_eq!(peer.rx.idle_frames(), 0);
+    for id in [1_999, 1_999, 2_001, 2] {
+        peer.say(Header::window(id, Flags::NONE, 1), b"");
+        assert_eq!(peer.told().unwrap(), []);
+    }
+    assert_eq!(peer.rx.idle_frames(), 4);
+}
+
+#[test]
+fn data_for_a_stream_that_went_is_told_apart_from_data_for_one_that_never_was() {
+    let mut peer = Peer::new();
+    peer.say(syn(5), b"");
+    peer.told().unwrap();
+    peer.rx.remove(5);
+    for (id, there) in [(5, true), (7, false), (2, false)] {
+        peer.say(data(id, b"late"), b"late");
+        let told = peer.rx.poll(&mut peer.buf).unwrap();
+        let Some(Event::Unwanted { id: told, was_there }) = told else { panic!("not told") };
+        assert_eq!((told, was_there), (id, there));
+        assert!(peer.rx.poll(&mut peer.buf).unwrap().is_none());
+    }
+}

@@ -66,7 +66,6 @@ impl Flow {
     }
 
     /// What we let the peer send and it has not announced yet.
-    #[cfg(test)]
     pub(crate) fn allowance(&self) -> u64 {
         u64::from(self.allowance.load(Ordering::Acquire))
     }

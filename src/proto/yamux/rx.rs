@@ -23,6 +23,8 @@ pub(crate) struct Rx<S> {
     newest: [StreamId; 2],
     /// Frames without effect that may still come for those that went.
     late: u32,
+    /// Bytes that they were allowed to send and had not sent as they went.
+    on_the_way: u64,
     /// The peer may tell how much of a stream it has received.
     receipts: bool,
     frames: u64,
@@ -79,6 +81,7 @@ impl<S> Rx<S> {
             unwanted: Recent::default(),
             newest: [0; 2],
             late: 0,
+            on_the_way: 0,
             receipts: false,
             frames: 0,
             idle: 0,
@@ -127,6 +130,7 @@ impl<S> Rx<S> {
     pub(crate) fn remove(&mut self, id: StreamId) -> Option<S> {
         let entry = self.streams.remove(id)?;
         self.late = self.late.saturating_add(2);
+        self.on_the_way = self.on_the_way.saturating_add(entry.flow.allowance());
         Some(entry.stream)
     }
 
@@ -300,7 +304,11 @@ impl<S> Rx<S> {
         frame.take_credit();
         let tell = frame.body > 0 && std::mem::replace(&mut frame.tell_unwanted, false);
         if tell && self.unwanted.insert(frame.id) {
-            return Ok(Rest::Step(Step::Unwanted(frame.id)));
+            let (id, body) = (frame.id, u64::from(frame.body));
+            // More than they were allowed to send was not on its way.
+            let was_there = id <= self.newest[(id & 1) as usize] && body <= self.on_the_way;
+            self.on_the_way -= if was_there { body } else { 0 };
+            return Ok(Rest::Step(Step::Unwanted { id, was_there }));
         }
         while frame.body > 0 {
             let Some(n) = self.records.piece(buf, frame.body)? else { return Ok(Rest::Starved) };
@@ -325,9 +333,7 @@ impl<S> Rx<S> {
             Step::Ping(value) => Event::Ping(value),
             Step::Pong(value) => Event::Pong(value),
             Step::GoAway(code) => Event::GoAway(code),
-            Step::Unwanted(id) => {
-                Event::Unwanted { id, was_there: id <= self.newest[(id & 1) as usize] }
-            }
+            Step::Unwanted { id, was_there } => Event::Unwanted { id, was_there },
         }
     }
 }
@@ -352,7 +358,7 @@ enum Step {
     Ping(u32),
     Pong(u32),
     GoAway(u32),
-    Unwanted(StreamId),
+    Unwanted { id: StreamId, was_there: bool },
 }
 
 /// What became of the frame at hand.

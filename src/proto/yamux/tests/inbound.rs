@@ -325,8 +325,11 @@ fn data_for_a_stream_that_went_is_told_apart_from_data_for_one_that_never_was() 
     peer.say(syn(5), b"");
     peer.told().unwrap();
     peer.rx.remove(5);
-    for (id, there) in [(5, true), (7, false), (2, false)] {
-        peer.say(data(id, b"late"), b"late");
+    // What it was allowed to send was on its way, and no more than that.
+    let all = vec![0; (256 << 10) - 4];
+    let said = [(5, &b"late"[..], true), (7, b"late", false), (2, b"late", false)];
+    for (id, body, there) in said.into_iter().chain([(3, &all[..], true), (1, b"x", false)]) {
+        peer.say(data(id, body), body);
         let told = peer.rx.poll(&mut peer.buf).unwrap();
         let Some(Event::Unwanted { id: told, was_there }) = told else { panic!("not told") };
         assert_eq!((told, was_there), (id, there));

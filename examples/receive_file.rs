@@ -92,6 +92,8 @@ fn receive(args: Args) -> Result {
                 if !json {
                     println!("from {peer}");
                 }
+                // The thread that listens has the host too, so that it would not end here.
+                host.shutdown();
                 return Ok(());
             }
             // Its sender comes back.

@@ -279,6 +279,15 @@ impl Session {
         self.settled.load(SeqCst)
     }
 
+    /// Its host is being closed, and all that was written has arrived; the peer may not know
+    /// that it was all.
+    pub(super) fn only_lacks_end(&self) -> bool {
+        let out = self.writer_with_acks();
+        let arrived = out.is_finished() && out.unacked() == 0;
+        drop(out);
+        arrived && self.state.lock().closing.is_some()
+    }
+
     /// The end too, on a carrier that is there: an answer to what is said behind it means
     /// that all has arrived.
     fn has_said_all(&self) -> bool {

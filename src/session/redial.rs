@@ -51,6 +51,7 @@ impl Sessions {
                         refused_since = None;
                         continue;
                     }
+                    self.let_go_of(&peer, &e);
                     let since = *refused_since.get_or_insert_with(Instant::now);
                     if since.elapsed() >= REFUSED {
                         self.give_up_on(&peer, &e);
@@ -68,6 +69,14 @@ impl Sessions {
                 e.description()
             );
             session.give_up_lost(Error::with_source(ErrorCode::ConnectionReset, what, e.clone()));
+        }
+    }
+
+    /// Every address refuses: those of which only the end has not arrived do not keep
+    /// their host from closing.
+    fn let_go_of(&self, peer: &PeerId, e: &Error) {
+        for session in self.lost_of(peer).iter().filter(|session| session.only_lacks_end()) {
+            session.give_up_lost(e.clone());
         }
     }
 

@@ -369,6 +369,7 @@ impl Link {
         let mut state = stream.state.lock();
         let news = state.close(why);
         if news {
+            self.confirm_before_end(stream)?;
             self.push_to_rest(Control::Fin { id: stream.id })?;
         }
         Ok(news)

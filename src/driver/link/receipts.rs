@@ -61,6 +61,13 @@ impl Link {
         Ok(())
     }
 
+    /// Our own end is to be said next: what has come goes out before it, so that a peer that
+    /// hears nothing more of us knows of all that we took.
+    pub(super) fn confirm_before_end(&self, stream: &Stream) -> Result<()> {
+        let Some(carries) = stream.carries.get() else { return Ok(()) };
+        self.queue_ack(stream, || carries.tell(), || self.rest.frames.begin())
+    }
+
     /// Whether the receipt for the peer's end goes out before what is said next: it went to
     /// the queue with the end, and a FIN does not overtake it there.
     pub(crate) fn has_confirmed_end(&self, stream: &Stream) -> bool {

@@ -21,6 +21,8 @@ mod fuzz;
 mod proofs;
 #[path = "../src/proto/mod.rs"]
 mod proto;
+#[path = "../src/random.rs"]
+mod random;
 mod resources {
     pub(crate) use super::{buffers, proofs};
 }

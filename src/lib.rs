@@ -52,6 +52,7 @@ mod host;
 pub mod message;
 mod net;
 mod proto;
+mod random;
 mod resources;
 mod session;
 mod stall;

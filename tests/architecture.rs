@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// The floors from the ground up, and the modules that live on each.
 const FLOORS: &[&[&str]] = &[
-    &["error", "resources", "varint", "fields", "backoff", "stall", "fuzz", "testing"],
+    &["error", "resources", "varint", "fields", "backoff", "random", "stall", "fuzz", "testing"],
     &["proto"],
     &["driver"],
     &["session"],

@@ -10,6 +10,7 @@ use crate::driver::{Link, Patience, Stream};
 use crate::error::{Error, ErrorCode, Result};
 use crate::proto::identify::{self, Identify};
 use crate::proto::ping;
+use crate::random;
 
 /// What a peer says about itself, asked by [`Host::identify`](crate::Host::identify).
 ///
@@ -44,8 +45,7 @@ impl From<Identify> for PeerInfo {
 /// One ping and its answer, over a stream of the ping protocol.
 pub(super) fn ping(link: &Arc<Link>, stream: &Arc<Stream>, deadline: Instant) -> Result<Duration> {
     let mut payload = [0; ping::SIZE];
-    aws_lc_rs::rand::fill(&mut payload)
-        .map_err(|_| Error::new(ErrorCode::Io, "the system has no random numbers"))?;
+    random::fill(&mut payload)?;
     let mut out = Vec::new();
     let mut requester = ping::Requester::new(payload, &mut out);
     let start = Instant::now();

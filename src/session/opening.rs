@@ -11,6 +11,7 @@ use crate::driver::{Answered, Carries, Link, Opening, Patience, Stream, Watcher}
 use crate::error::{Error, ErrorCode, Result};
 use crate::proto::resume::{Code, Gone, Hello, SessionId, Welcome};
 use crate::proto::yamux::INITIAL_WINDOW;
+use crate::random;
 
 /// What opening a session came to.
 pub(crate) enum Opened {
@@ -30,8 +31,7 @@ impl Sessions {
         protocol: &str,
     ) -> Result<Arc<Session>> {
         let mut id = SessionId::default();
-        aws_lc_rs::rand::fill(&mut id)
-            .map_err(|_| Error::new(ErrorCode::Io, "the system has no random numbers"))?;
+        random::fill(&mut id)?;
         Ok(Session::new(id, true, peer, protocol.into(), self, None))
     }
 }

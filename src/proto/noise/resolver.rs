@@ -13,6 +13,7 @@ use snow::types::{Cipher, Dh, Hash, Random};
 use zeroize::Zeroizing;
 
 use super::cipher::{self, Key, TAG};
+use crate::random;
 
 /// The length of X25519 keys, private and public.
 pub(super) const DH_LEN: usize = 32;
@@ -44,7 +45,7 @@ pub(super) struct SystemRandom;
 
 impl Random for SystemRandom {
     fn try_fill_bytes(&mut self, dest: &mut [u8]) -> Result<(), Error> {
-        aws_lc_rs::rand::fill(dest).map_err(|_| Error::Rng)
+        random::fill(dest).map_err(|_| Error::Rng)
     }
 }
 

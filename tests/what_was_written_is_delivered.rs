@@ -3,9 +3,13 @@
 
 mod common;
 
-use common::{LATE, Pair, assert_kind, builder, child, dialling, listening, payload, role, within};
+use common::{
+    Cut, LATE, Pair, Ways, Wired, assert_kind, builder, child, dialling, listening, payload, role,
+    within,
+};
 use pointsub::{Conn, Host, Listener};
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
+use std::net::Shutdown;
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -73,6 +77,44 @@ fn the_end_waits_no_longer_than_linger_for_a_peer_that_does_not_read() {
 /// A child process writes 8 MiB on each of several conns while the peer sends
 /// too, reads none of that, drops everything and returns from `main`.
 #[test]
+fn a_flush_of_bytes_that_are_lost_says_so() {
+    within(60, || {
+        for _ in 0..5 {
+            let (wired, conns) = on_a_full_wire();
+            let flush = |near: &Conn| {
+                // The kernel goes on to take some.
+                fill(near);
+                (&mut &*near).flush()
+            };
+            thread::scope(|scope| {
+                let flushes: Vec<_> =
+                    conns.iter().map(|(near, _)| scope.spawn(|| flush(near))).collect();
+                wired.proxy.cut(Cut::Reset);
+                for flush in flushes {
+                    let result = flush.join().expect("no panic");
+                    assert_kind(result, &[ErrorKind::ConnectionReset]);
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn a_flush_waits_for_what_was_written_before_a_shutdown() {
+    within(60, || {
+        let (wired, conns) = on_a_full_wire();
+        let (last, _) = conns.last().expect("a conn");
+        fill(last);
+        last.shutdown(Shutdown::Write).expect("shutdown");
+        last.set_write_timeout(Some(Duration::from_millis(20))).expect("a timeout");
+        assert_kind((&mut &*last).flush(), LATE);
+        wired.proxy.flow();
+        last.set_write_timeout(None).expect("no timeout");
+        (&mut &*last).flush().expect("the kernel has it");
+    });
+}
+
+#[test]
 fn a_process_that_writes_drops_everything_and_returns_from_main_loses_nothing() {
     const NAME: &str = "a_process_that_writes_drops_everything_and_returns_from_main_loses_nothing";
     if let Some((_, address)) = role() {
@@ -118,6 +160,22 @@ fn write_and_leave(address: &str) {
     });
     drop(host);
     drop(conns);
+}
+
+/// Plain conns over a connection on which nothing moves, nor fits into the kernel.
+fn on_a_full_wire() -> (Wired, Vec<(Conn, Conn)>) {
+    let wired = Wired::of(|host| host.resumable(false));
+    let conns: Vec<_> = (0..120).map(|_| wired.pair.connect_at(&wired.address())).collect();
+    wired.proxy.stall(Ways::Both);
+    conns.iter().for_each(|(near, _)| fill(near));
+    (wired, conns)
+}
+
+/// Writes until nothing more is taken.
+fn fill(near: &Conn) {
+    near.set_nonblocking(true).expect("nonblocking");
+    while (&mut &*near).write(&[7; 65_536]).is_ok() {}
+    near.set_nonblocking(false).expect("blocking");
 }
 
 /// Writes, ends the client's side by `end`, and sees all of it arrive.

@@ -24,7 +24,7 @@ pub(crate) use doorman::{Door, Pass, Reception};
 pub(crate) use handshake::Secured;
 pub(crate) use inbox::Inbox;
 pub(crate) use link::{
-    Left, Link, LinkLimits, Negotiated, Offer, Opening, Owner, Patience, Written,
+    Left, Link, LinkLimits, Negotiated, Offer, Opening, Owner, Patience, Sent, Written,
 };
 pub(crate) use race::{Canceller, Family, Outcome, Place, Race};
 pub(crate) use reactors::Reactors;

@@ -485,6 +485,12 @@ impl State {
         self.fate.as_ref()
     }
 
+    /// Why it broke off, whatever had come from the peer by then.
+    pub(super) fn broken_off(&self) -> Option<Error> {
+        let (Fate::Lost(why) | Fate::Over(why)) = self.fate.as_ref()?;
+        Some(why.clone())
+    }
+
     /// The peer has finished its direction.
     pub(crate) fn finished(&self) -> bool {
         matches!(self.end, Some(End::Fin))

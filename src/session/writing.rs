@@ -10,7 +10,7 @@ use parking_lot::MutexGuard;
 use super::carriers::Carrier;
 use super::outgoing::Outgoing;
 use super::{Phase, Session};
-use crate::driver::{Curious, Left, Patience, Waiter, Watcher, Written};
+use crate::driver::{Curious, Left, Patience, Sent, Waiter, Watcher, Written};
 use crate::error::{Error, ErrorCode, Result};
 use crate::resources::budget::Pressure;
 
@@ -132,7 +132,8 @@ impl Session {
                 link.await_writable(stream, patience, || acked() != seen || shut())
             }
             Obstacle::Socket(mark) => {
-                Ok(link.send_up_to(mark, Some(stream), patience).unwrap_or(true))
+                let sent = link.send_up_to(mark, Some(stream), patience);
+                Ok(sent.map_or(true, |sent| sent != Sent::Late))
             }
             Obstacle::Broken | Obstacle::Carrier => {
                 self.settle();

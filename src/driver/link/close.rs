@@ -16,7 +16,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use super::patience::Patience;
-use super::{Link, LinkLimits};
+use super::{Link, LinkLimits, Sent};
 use crate::driver::reactor::Task;
 use crate::driver::stream::{Direct, Stream, User};
 use crate::driver::waiter::Waiter;
@@ -71,7 +71,7 @@ impl Link {
         }
         let patience = Patience::Until(deadline);
         while let Some((mark, all)) = self.said()
-            && self.send_up_to(mark, None, patience).is_ok_and(|sent| sent)
+            && self.send_up_to(mark, None, patience).is_ok_and(|sent| sent != Sent::Late)
             && !all
         {}
         self.notices.lock().parting = true;

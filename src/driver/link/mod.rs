@@ -73,6 +73,7 @@ pub(crate) use patience::Patience;
 use proof::Proofs;
 use rest::Rest;
 use send::Outbound;
+pub(crate) use send::Sent;
 pub(crate) use write::{Left, Written};
 
 /// A connection to a peer. The owner's table, the reactor and the conns on it

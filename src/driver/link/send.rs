@@ -141,15 +141,25 @@ impl Outbound {
     }
 }
 
+/// How far sending has come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sent {
+    /// The kernel has everything before the mark.
+    All,
+    /// The time is over, and the reactor goes on with it.
+    Late,
+    /// Nothing more is written to the stream, or to the link.
+    Over,
+}
+
 impl Link {
-    /// Sends until the kernel has everything before `mark`. `false`: the time is
-    /// over, and the reactor does it.
+    /// Sends until the kernel has everything before `mark`.
     pub(crate) fn send_up_to(
         self: &Arc<Link>,
         mark: u64,
         stream: Option<&Arc<Stream>>,
         patience: Patience,
-    ) -> Result<bool> {
+    ) -> Result<Sent> {
         let me = match patience {
             Patience::None => None,
             _ => Some(Waiter::current().inspect_err(|_| self.leave_rest_to_reactor())?),
@@ -165,14 +175,15 @@ impl Link {
             }
             let result = self.send(&mut out);
             if out.sent >= mark || out.finished {
+                let sent = if out.sent >= mark { Sent::All } else { Sent::Over };
                 // What others have sealed behind it is not ours to wait for.
                 self.unlock_and_leave(out, result)?;
-                return Ok(true);
+                return Ok(sent);
             }
             let late = patience.deadline().is_some_and(|at| remaining(at).is_none());
             let Some(me) = me.as_ref().filter(|_| !late && result.is_ok()) else {
                 self.unlock_and_leave(out, result)?;
-                return Ok(false);
+                return Ok(Sent::Late);
             };
             watches = !out.watched && !out.is_sending();
             out.watched |= watches;
@@ -187,7 +198,7 @@ impl Link {
                     out.watched &= !watches;
                     out.remove(me);
                     self.unlock_and_leave(out, Ok(()))?;
-                    return Ok(true);
+                    return Ok(Sent::Over);
                 }
                 state.writers.add(me);
             }
@@ -204,14 +215,26 @@ impl Link {
     }
 
     /// Waits until the kernel has all that was written so far. `false`: the time
-    /// is over.
+    /// is over. An error: the stream broke off before.
     pub(crate) fn flush(
         self: &Arc<Link>,
         stream: &Arc<Stream>,
         patience: Patience,
     ) -> Result<bool> {
         let mark = self.written();
-        self.send_up_to(mark, Some(stream), patience)
+        let mut sent = self.send_up_to(mark, Some(stream), patience)?;
+        if sent == Sent::Over {
+            if let Some(why) = stream.state.lock().broken_off() {
+                return Err(why);
+            }
+            // Only its writing has ended: what is before that goes out.
+            sent = self.send_up_to(mark, None, patience)?;
+        }
+        match sent {
+            Sent::All => Ok(true),
+            Sent::Late => Ok(false),
+            Sent::Over => Err(self.gone()),
+        }
     }
 
     /// The position behind everything that was written so far. Who asks sends next,
@@ -236,8 +259,12 @@ impl Link {
     }
 
     /// The kernel has everything before `mark`.
-    pub(crate) fn has_sent(&self, mark: u64) -> bool {
-        self.tx.lock().sent >= mark
+    pub(crate) fn has_sent(self: &Arc<Link>, mark: u64) -> bool {
+        let out = self.tx.lock();
+        let sent = out.sent >= mark;
+        // Somebody may have found it locked.
+        let _ = self.unlock(out, Ok(()));
+        sent
     }
 
     /// Queues a control frame; `flush_control` sends it. An error: the peer made

@@ -7,7 +7,7 @@ use super::bounds::{KEPT, MOST_JOINED, MOST_WAITING, ROOM_FOR_FIRST, ROOM_FOR_LA
 use super::world::atomic::AtomicUsize;
 use super::world::atomic::Ordering::{Relaxed, SeqCst};
 use super::world::{MutexGuard, Stream, Waiter};
-use super::{Link, Outbound, Patience};
+use super::{Link, Outbound, Patience, Sent};
 use crate::driver::carrier::Watcher;
 use crate::driver::stream::{Direct, Priority};
 use crate::error::Result;
@@ -45,7 +45,7 @@ impl Link {
                     if patience == Patience::None {
                         return Ok(None);
                     }
-                    if !self.send_up_to(mark, Some(stream), patience)? {
+                    if self.send_up_to(mark, Some(stream), patience)? == Sent::Late {
                         return Ok(None);
                     }
                 }
@@ -305,7 +305,7 @@ impl Link {
             }
             let mark = out.mark().saturating_sub((MOST_WAITING / 2) as u64);
             self.unlock(out, result)?;
-            if !self.send_up_to(mark, None, patience)? {
+            if self.send_up_to(mark, None, patience)? == Sent::Late {
                 return Ok(None);
             }
         }

@@ -15,7 +15,7 @@ use super::socket::{Handle, Said, Socket};
 use super::world::atomic::Ordering::SeqCst;
 use super::world::atomic::{AtomicBool, AtomicUsize};
 use super::world::{Mutex, Waiter, now, pass_time, yield_now};
-use super::{LinkCounters, Patience};
+use super::{LinkCounters, Patience, Sent};
 use crate::driver::carrier::{Carries, Curious, Watcher};
 use crate::driver::drive::Drive;
 use crate::driver::stream::{Counters, Direct, Priority};
@@ -286,7 +286,7 @@ impl Link {
     /// As in `close`.
     pub(super) fn end_output(self: &Arc<Link>) {
         while let Some((mark, all)) = self.said()
-            && self.send_up_to(mark, None, Patience::Forever).is_ok_and(|sent| sent)
+            && self.send_up_to(mark, None, Patience::Forever).is_ok_and(|sent| sent != Sent::Late)
             && !all
         {}
         let mut out = self.tx.lock();
@@ -419,6 +419,10 @@ impl Stream {
 impl State {
     pub(super) fn write_end(&self) -> Option<&Error> {
         self.write_end.as_ref()
+    }
+
+    pub(super) fn broken_off(&self) -> Option<Error> {
+        self.end.clone()?.err()
     }
 
     pub(super) fn finished(&self) -> bool {

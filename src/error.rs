@@ -298,9 +298,9 @@ codes! {
     OutOfMemory = 2000, OutOfMemory;
     /// A limit on connections was reached.
     TooManyConnections = 2001, ConnectionRefused;
-    /// A limit on streams was reached.
+    /// A limit on streams was reached. For programs on top; this release does not give it.
     TooManyStreams = 2002, ConnectionRefused;
-    /// A buffer of bounded size is full.
+    /// A buffer of bounded size is full. For programs on top; this release does not give it.
     BufferExhausted = 2003, OutOfMemory;
 
     /// A message header that is damaged, or no header at all.

@@ -103,7 +103,8 @@ impl HostBuilder {
     }
 
     /// Who may come in: called with the peer's id when its handshake has proved
-    /// it, on the listening thread; `false` closes the connection. Default: all.
+    /// it, on the listening thread; `false` closes the connection, which a dialler finds
+    /// closed behind its handshake, as an error of its connect. Default: all.
     /// Peers that this host dials are not asked about.
     pub fn allow(mut self, gate: impl Fn(&PeerId) -> bool + Send + Sync + 'static) -> HostBuilder {
         self.allow = Box::new(gate);

@@ -119,7 +119,8 @@ impl Host {
         self.core().listening().collect()
     }
 
-    /// The same addresses with `/p2p/<peer id>` at the end: what others dial.
+    /// The same addresses with `/p2p/<peer id>` at the end: what others dial. In that of a
+    /// listener on all interfaces they put an address of this machine for the unspecified one.
     pub fn dial_addrs(&self) -> Vec<Multiaddr> {
         let peer = self.peer_id();
         self.core().listening().map(|addr| addr.with(Protocol::P2p(peer))).collect()
@@ -150,7 +151,7 @@ impl Host {
     /// # Errors
     ///
     /// `AddrNotAvailable`: the peer is neither connected nor known. `TimedOut`: no
-    /// answer within 10 s. `ConnectionRefused`: it does not answer pings. Otherwise
+    /// answer within the [`negotiation_timeout`](HostBuilder::negotiation_timeout), 10 s. `ConnectionRefused`: it does not answer pings. Otherwise
     /// as [`Conn::connect`](crate::Conn::connect).
     ///
     /// See the [specification](https://github.com/libp2p/specs/blob/master/ping/ping.md).

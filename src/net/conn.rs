@@ -51,6 +51,14 @@ use crate::stall::{self, Admission, Direction, Network, StallLimit, TryIo};
 ///
 /// It is never an end: only a peer that has finished reads as `Ok(0)`.
 ///
+/// # Writing, flushing, dropping
+///
+/// What a write has taken is sent and delivered without a further call, and behind the last
+/// handle too: the [host](Host) sees to it. [`flush`](Write::flush) waits until the kernel
+/// has all of it, within the write timeout; no flush says that the peer has it, only its
+/// answer does. Where the bytes were lost with their connection a flush of a plain conn is
+/// an error; that of a resumable one waits for the next.
+///
 /// # Errors
 ///
 /// Each carries a [`pointsub::Error`](crate::Error), except `WouldBlock`.

@@ -21,7 +21,8 @@ use crate::host::{Handle, Host};
 /// port.
 ///
 /// Up to 256 conns, 128 of one peer, wait to be accepted, in order; a connect beyond
-/// that is refused. A connect succeeds before the accept.
+/// that is refused ([`HostBuilder`](crate::HostBuilder) has both numbers as options). A
+/// connect succeeds before the accept.
 ///
 /// When the last handle is dropped, or at [`close`](Listener::close), the protocol is
 /// served no longer and conns that nobody accepted are reset. Accepted ones live on.

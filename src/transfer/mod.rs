@@ -323,6 +323,9 @@ pub fn receive_file<C: Read + Write>(
 /// As [`receive_file`], and
 /// [`InvalidName`](crate::ErrorCode::InvalidName) if the sender's name is none
 /// for a file here, or one of a part.
+///
+/// A sender that has left between two files is
+/// [`ConnectionClosed`](crate::ErrorCode::ConnectionClosed): with that a loop of calls ends.
 pub fn receive_into_dir<C: Read + Write>(
     from: &mut MessageTransporter<C>,
     dir: impl AsRef<Path>,

@@ -32,7 +32,7 @@ use crate::error::{Error, ErrorCode, Result};
 use crate::proto::identify::{self, Identify};
 use crate::proto::noise::{Capabilities, Identity};
 use crate::proto::ping;
-use crate::proto::resume::Hello;
+use crate::proto::resume::{self, Hello};
 use crate::resources::Resources;
 use crate::resources::events::Event;
 use crate::resources::limits::Limit;
@@ -353,7 +353,8 @@ impl Core {
         crate::proto::multistream::check_name(protocol)?;
         let mut protocols = self.protocols.lock();
         self.check_open()?;
-        if protocols.contains_key(protocol) || services::NAMES.contains(&protocol) {
+        let own = services::NAMES.contains(&protocol) || protocol == resume::PROTOCOL;
+        if own || protocols.contains_key(protocol) {
             let what = format!("{protocol} is served on this host already");
             return Err(Error::new(ErrorCode::AddressInUse, what));
         }

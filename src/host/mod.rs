@@ -81,6 +81,10 @@ pub struct Host {
     pub(crate) handle: Arc<Handle>,
 }
 
+/// As the handles of `std::net` are: a panic between two calls leaves nothing half done.
+impl std::panic::UnwindSafe for Host {}
+impl std::panic::RefUnwindSafe for Host {}
+
 /// What handles of all kinds share; dropped, it ends the host.
 pub(crate) struct Handle {
     pub(crate) core: Arc<Core>,

@@ -45,6 +45,10 @@ pub struct Listener {
     shared: Arc<Shared>,
 }
 
+/// As a `TcpListener` is: a panic between two calls leaves nothing half done.
+impl std::panic::UnwindSafe for Listener {}
+impl std::panic::RefUnwindSafe for Listener {}
+
 struct Shared {
     backlog: Arc<Backlog>,
     nonblocking: AtomicBool,
@@ -63,7 +67,7 @@ impl Listener {
     /// # Errors
     ///
     /// `AddrInUse`: it is served already, by another listener or by the host itself
-    /// (ping and identify). `InvalidInput`: a name that does not start with `/`, has a
+    /// (ping, identify, and how lost conns come back). `InvalidInput`: a name that does not start with `/`, has a
     /// newline or is longer than 1,000 bytes. `NotConnected`: the host has been shut
     /// down.
     pub fn bind(host: &Host, protocol: &str) -> io::Result<Listener> {

@@ -181,11 +181,12 @@ impl Listener {
                 let handler = &handler;
                 let name = format!("pointsub{}", self.protocol());
                 let builder = std::thread::Builder::new().name(name.replace('\0', ""));
-                builder.spawn_scoped(scope, move || {
+                let spawned = builder.spawn_scoped(scope, move || {
                     let _place = place;
                     // The panic has been reported by the hook.
                     let _ = catch_unwind(AssertUnwindSafe(|| handler(conn, peer)));
-                })?;
+                });
+                spawned.map_err(Error::no_thread)?;
             }
         })
     }

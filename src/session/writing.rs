@@ -132,7 +132,9 @@ impl Session {
                 link.await_writable(stream, patience, || acked() != seen || shut())
             }
             Obstacle::Socket(mark) => {
-                Ok(link.send_up_to(mark, Some(stream), patience).unwrap_or(true))
+                let sent = link.send_up_to(mark, Some(stream), patience);
+                // What became of the carrier shows at the next look.
+                Ok(sent.unwrap_or_else(|_| !patience.is_over()))
             }
             Obstacle::Broken | Obstacle::Carrier => {
                 self.settle();
@@ -148,7 +150,7 @@ impl Session {
     /// Waits until there is a carrier, or will be none, or `done`. `false`: the time is
     /// over.
     fn wait_for_carrier(&self, patience: Patience, done: impl Fn() -> bool) -> Result<bool> {
-        let me = Waiter::current()?;
+        let me = Waiter::current();
         {
             let mut state = self.state.lock();
             let waits = state.carriers.current.is_none()
@@ -223,7 +225,11 @@ impl Session {
                         }
                         return Ok(done);
                     }
-                    Err(_) => drop(self.wait_out(Some(carrier), Obstacle::Broken, patience)?),
+                    Err(_) => {
+                        if !self.wait_out(Some(carrier), Obstacle::Broken, patience)? {
+                            return Ok(false);
+                        }
+                    }
                 }
                 continue;
             }

@@ -368,3 +368,41 @@ fn worse(a: Option<Error>, b: Error) -> Error {
 
 /// How long an address has before the next one starts beside it.
 const STAGGER: Duration = Duration::from_millis(250);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::io::Errno;
+
+    #[test]
+    fn what_the_system_says_of_an_address_keeps_its_kind() {
+        let cases = [
+            (Errno::MFILE, ErrorCode::SystemLimit),
+            (Errno::NFILE, ErrorCode::SystemLimit),
+            (Errno::NETUNREACH, ErrorCode::Unreachable),
+            (Errno::NETDOWN, ErrorCode::Unreachable),
+            (Errno::HOSTUNREACH, ErrorCode::Unreachable),
+            (Errno::CONNREFUSED, ErrorCode::ConnectionRefused),
+            (Errno::TIMEDOUT, ErrorCode::Timeout),
+        ];
+        let addr = SocketAddr::from(([127, 0, 0, 1], 1));
+        for (errno, code) in cases {
+            let e = unreachable(addr, errno.into());
+            assert_eq!((e.code(), e.kind()), (code, io::Error::from(errno).kind()));
+            assert!(e.to_string().contains("127.0.0.1:1"), "{e}");
+        }
+        // Other kinds would mean something else to who connects.
+        let e = unreachable(addr, Errno::ACCESS.into());
+        assert_eq!((e.code(), e.kind()), (ErrorCode::Unreachable, io::ErrorKind::HostUnreachable));
+    }
+
+    /// A peer that may be there is not given up because another of its addresses refuses.
+    #[test]
+    fn a_lack_of_descriptors_says_more_than_a_refusal() {
+        let of = |errno: Errno| unreachable(SocketAddr::from(([127, 0, 0, 1], 1)), errno.into());
+        let pairs = [(Errno::MFILE, Errno::CONNREFUSED), (Errno::CONNREFUSED, Errno::MFILE)];
+        for (first, second) in pairs {
+            assert_eq!(worse(Some(of(first)), of(second)).code(), ErrorCode::SystemLimit);
+        }
+    }
+}

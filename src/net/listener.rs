@@ -164,8 +164,8 @@ impl Listener {
     ///
     /// # Errors
     ///
-    /// No thread can be started: the conn is dropped, and the error returned once the
-    /// running handlers are done.
+    /// No thread can be started ([`SystemLimit`](ErrorCode::SystemLimit)): the conn is
+    /// dropped, and the error returned once the running handlers are done.
     pub fn serve<F>(&self, max: usize, handler: F) -> io::Result<()>
     where
         F: Fn(Conn, PeerId) + Sync,

@@ -462,3 +462,37 @@ fn timed_out(protocol: &str) -> Error {
 
 /// A goodbye that a stream has crossed is here so soon, beside two round trips.
 const GOODBYE: Duration = Duration::from_millis(250);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Conn, Host, Listener};
+
+    #[test]
+    fn why_a_conn_could_not_be_opened_is_told_as_it_is() {
+        for resumable in [false, true] {
+            let server = Host::builder().listen_on("127.0.0.1:0").resumable(resumable);
+            let server = server.build().unwrap();
+            let _listener = Listener::bind(&server, "/x").unwrap();
+            let client = Host::new().unwrap();
+            let (target, connecting) = (server.dial_addrs().remove(0), client.clone());
+            let first = Conn::connect(&client, &target, "/x").unwrap();
+            assert_eq!(first.is_resumable(), resumable);
+            let near = client.handle.core.links().remove(0);
+            let far = server.handle.core.links().remove(0);
+            // Nobody answers.
+            let deaf = far.rx.lock();
+            let opening = std::thread::spawn(move || Conn::connect(&connecting, &target, "/x"));
+            let newest = loop {
+                match near.table().into_iter().max_by_key(|stream| stream.id) {
+                    Some(newest) if newest.id > first.stats().stream => break newest,
+                    _ => std::thread::yield_now(),
+                }
+            };
+            near.reset_because(&newest, &Error::new(ErrorCode::OutOfMemory, "by a test"));
+            let error = Error::from(opening.join().unwrap().unwrap_err());
+            assert_eq!((error.code(), error.description()), (ErrorCode::OutOfMemory, "by a test"));
+            drop(deaf);
+        }
+    }
+}

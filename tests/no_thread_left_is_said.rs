@@ -33,7 +33,7 @@ impl Taken {
         let mut taken = Vec::new();
         loop {
             let (end, ended) = mpsc::channel();
-            let thread = thread::Builder::new().spawn(move || drop(ended.recv()));
+            let thread = thread::Builder::new().spawn(move || _ = ended.recv());
             match thread {
                 Ok(thread) => taken.push((end, thread)),
                 Err(_) => return Taken(taken),

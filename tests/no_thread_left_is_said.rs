@@ -8,7 +8,7 @@ use common::{PROTOCOL, Pair, Ways, Wired, address, child, code, eventually, role
 use pointsub::{Conn, ErrorCode, Host};
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -21,39 +21,44 @@ fn alone(name: &str, test: impl FnOnce()) {
 }
 
 /// All threads that there was room for.
-struct Taken(Vec<(Sender<()>, JoinHandle<()>)>);
+struct Taken {
+    threads: Vec<(Sender<()>, JoinHandle<()>)>,
+    /// Lifts the limit when its input ends: it is started while there is memory for that.
+    lifter: Child,
+}
 
 impl Taken {
     fn all() -> Taken {
+        let pid = std::process::id();
+        let lifter = Command::new("sh")
+            .args(["-c", &format!("read nothing; prlimit --pid {pid} --as=unlimited:")])
+            .stdin(Stdio::piped())
+            .spawn();
+        let mut taken = Taken { threads: Vec::new(), lifter: lifter.expect("a shell") };
         let status = fs::read_to_string("/proc/self/status").expect("procfs");
         let size = status.lines().find_map(|line| line.strip_prefix("VmSize:")).expect("it");
         let kib: u64 = size.trim().trim_end_matches(" kB").parse().expect("a number");
-        // A stack takes 2 MiB; the rest is for what is no thread.
-        limit_memory(&((kib << 10) + (3 << 19)).to_string());
-        let mut taken = Vec::new();
+        // A stack takes 2,048; what is left is for what is no thread.
+        let limit = format!("--as={}:", (kib + 1_984) << 10);
+        let limited = Command::new("prlimit").args(["--pid", &pid.to_string(), &limit]).status();
+        assert!(limited.expect("prlimit of util-linux").success());
         loop {
             let (end, ended) = mpsc::channel();
-            let thread = thread::Builder::new().spawn(move || _ = ended.recv());
-            match thread {
-                Ok(thread) => taken.push((end, thread)),
-                Err(_) => return Taken(taken),
+            match thread::Builder::new().spawn(move || _ = ended.recv()) {
+                Ok(thread) => taken.threads.push((end, thread)),
+                Err(_) => return taken,
             }
         }
     }
 
-    fn give_back(self) {
-        limit_memory("unlimited");
-        for (end, thread) in self.0 {
+    fn give_back(mut self) {
+        drop(self.lifter.stdin.take());
+        assert!(self.lifter.wait().expect("wait").success());
+        for (end, thread) in self.threads {
             drop(end);
             thread.join().expect("no panic");
         }
     }
-}
-
-fn limit_memory(soft: &str) {
-    let pid = std::process::id().to_string();
-    let set = Command::new("prlimit").args(["--pid", &pid, &format!("--as={soft}:")]).status();
-    assert!(set.expect("prlimit of util-linux").success());
 }
 
 #[test]

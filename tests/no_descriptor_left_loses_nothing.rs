@@ -275,6 +275,15 @@ fn a_host_that_shuts_down_delivers_what_waits() {
 }
 
 #[test]
+fn a_disconnect_delivers_what_waits() {
+    alone("a_disconnect_delivers_what_waits", || {
+        is_delivered_by(|_conns, host| {
+            host.connected_peers().iter().for_each(|peer| host.disconnect(peer));
+        });
+    });
+}
+
+#[test]
 fn conns_are_opened_and_accepted_on_the_connection_that_there_is() {
     alone("conns_are_opened_and_accepted_on_the_connection_that_there_is", || {
         for pair in pairs() {

@@ -6,6 +6,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::io::Errno;
+
 use crate::backoff::Backoff;
 
 /// The result of the crate's own functions.
@@ -66,6 +68,13 @@ impl Error {
     ) -> Error {
         let (place, hint, context) = (None, None, Vec::new());
         Error(Arc::new(Inner { code, kind, what, place, hint, context, source }))
+    }
+
+    /// No thread could be started. The system's own kind is that of a call that is not to
+    /// block.
+    pub(crate) fn no_thread(e: io::Error) -> Error {
+        let what = format!("no thread could be started: {e}");
+        Error::with_source(ErrorCode::SystemLimit, what, e)
     }
 
     /// The same error, which happened in this function or part.
@@ -213,7 +222,7 @@ impl From<io::Error> for Error {
         if let Some(inner) = e.get_ref().and_then(|e| e.downcast_ref::<Error>()) {
             return inner.clone();
         }
-        let (code, kind) = (ErrorCode::of_kind(e.kind()), e.kind());
+        let (code, kind) = (ErrorCode::of(&e), e.kind());
         Error::build(code, kind, e.to_string(), Some(Box::new(e)))
     }
 }
@@ -302,6 +311,8 @@ codes! {
     TooManyStreams = 2002, ConnectionRefused;
     /// A buffer of bounded size is full. For programs on top; this release does not give it.
     BufferExhausted = 2003, OutOfMemory;
+    /// The process, or the system, has no file descriptors or no threads left.
+    SystemLimit = 2004, Other;
 
     /// A message header that is damaged, or no header at all.
     InvalidHeader = 3000, InvalidData;
@@ -391,6 +402,7 @@ impl ErrorCode {
                 | C::TooManyConnections
                 | C::TooManyStreams
                 | C::BufferExhausted
+                | C::SystemLimit
                 | C::Aborted
                 | C::SourceChanged
                 | C::Busy
@@ -415,6 +427,9 @@ impl ErrorCode {
             C::AddressInUse => "close what has it, or choose another",
             C::NameResolution => "check the name and the resolver",
             C::OutOfMemory | C::BufferExhausted => "send less at once, or raise the limit",
+            C::SystemLimit => {
+                "close what is not needed, or raise the limits of the process (ulimit)"
+            }
             C::TooManyConnections | C::TooManyStreams => {
                 "close some, wait, or raise the limit on that host"
             }
@@ -445,9 +460,13 @@ impl ErrorCode {
     }
 
     /// The code that describes an error of the operating system best.
-    fn of_kind(kind: io::ErrorKind) -> ErrorCode {
+    fn of(e: &io::Error) -> ErrorCode {
         use io::ErrorKind as K;
-        match kind {
+        // No kind has this name.
+        if let Some(Errno::MFILE | Errno::NFILE) = Errno::from_io_error(e) {
+            return ErrorCode::SystemLimit;
+        }
+        match e.kind() {
             K::TimedOut | K::WouldBlock => ErrorCode::Timeout,
             K::ConnectionRefused => ErrorCode::ConnectionRefused,
             K::ConnectionReset => ErrorCode::ConnectionReset,

@@ -28,6 +28,21 @@ fn peek_sees_without_taking() {
 }
 
 #[test]
+fn an_end_before_all_that_was_asked_for_says_how_much_there_was() {
+    within(30, || {
+        let pair = Pair::new();
+        let (mut near, mut far) = pair.connect();
+        far.write_all(b"four").expect("write");
+        drop(far);
+        let short = near.read_exact(&mut [0; 10]);
+        let error = assert_kind(short, &[ErrorKind::UnexpectedEof]).to_string();
+        assert!(error.contains("4 of 10"), "{error}");
+        assert_kind((&near).read_exact(&mut [0]), &[ErrorKind::UnexpectedEof]);
+        near.read_exact(&mut []).expect("nothing");
+    });
+}
+
+#[test]
 fn timeouts_are_shared_by_clones_and_zero_is_invalid_input() {
     within(30, || {
         let pair = Pair::new();

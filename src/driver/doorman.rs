@@ -17,7 +17,7 @@ use slab::Slab;
 
 use super::handshake::{Handshake, Secured};
 use super::waiter::For;
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::proto::noise::Identity;
 use crate::resources::addresses::Net;
 use crate::resources::limits::Limit;
@@ -54,7 +54,7 @@ impl Door {
         identity: Arc<Identity>,
         patience: Duration,
         reception: Arc<dyn Reception>,
-    ) -> io::Result<Door> {
+    ) -> Result<Door> {
         let poll = Poll::new()?;
         let waker = mio::Waker::new(poll.registry(), WAKE)?;
         let stop = Arc::new(AtomicBool::new(false));
@@ -78,7 +78,8 @@ impl Door {
             reception,
             stop: stop.clone(),
         };
-        let thread = std::thread::Builder::new().name(name).spawn(move || doorman.run())?;
+        let thread = std::thread::Builder::new().name(name).spawn(move || doorman.run());
+        let thread = thread.map_err(Error::no_thread)?;
         Ok(Door { waker, stop, thread: Some(thread) })
     }
 

@@ -14,7 +14,7 @@ use libp2p_identity::PeerId;
 use parking_lot::Mutex;
 
 use super::handshake::{Handshake, Secured};
-use super::waiter::{For, Waiter};
+use super::waiter::{self, For, Waiter};
 use crate::error::{Error, ErrorCode, Result};
 use crate::proto::noise::Identity;
 
@@ -92,10 +92,7 @@ impl Race {
 
     /// Runs on the calling thread until there is a result or `until` has passed.
     pub(crate) fn run(mut self, until: Option<Instant>) -> Outcome {
-        let me = match Waiter::current() {
-            Ok(me) => me,
-            Err(e) => return Outcome::Lost(e.into()),
-        };
+        let me = Waiter::current();
         loop {
             let unresolved = match self.hear(&me) {
                 Ok(unresolved) => unresolved,
@@ -180,7 +177,7 @@ impl Race {
 
     fn sleep(&self, me: &Waiter, until: Instant) {
         let sockets: Vec<_> = self.running.iter().filter_map(Attempt::waits_for).collect();
-        me.poll(&sockets, Some(until), |_| ());
+        me.poll(&sockets, Some(until));
         me.take_wake();
     }
 
@@ -280,14 +277,15 @@ impl News {
         let thread = std::thread::Builder::new().name("pointsub-resolve".into());
         let spawned = thread.spawn(move || {
             let result = (host.as_str(), port).to_socket_addrs();
-            news.resolved(result.map(Iterator::collect), &host, family);
+            let result = result.map(Iterator::collect);
+            news.resolved(result.map_err(|e| unresolvable(&host, e)), &host, family);
         });
         if let Err(e) = spawned {
-            self.resolved(Err(e), name, family);
+            self.resolved(Err(Error::no_thread(e)), name, family);
         }
     }
 
-    fn resolved(&self, result: io::Result<Vec<SocketAddr>>, name: &str, family: Family) {
+    fn resolved(&self, result: Result<Vec<SocketAddr>>, name: &str, family: Family) {
         let found = result.map(|mut addrs| {
             addrs.retain(|addr| family.has(addr));
             addrs
@@ -303,10 +301,7 @@ impl News {
                     let what = format!("the name {name} has no address of the wanted kind");
                     Some(Error::new(ErrorCode::NameResolution, what))
                 }
-                Err(e) => {
-                    let what = format!("the name {name} cannot be resolved: {e}");
-                    Some(Error::with_source(ErrorCode::NameResolution, what, e))
-                }
+                Err(e) => Some(e),
             };
         });
     }
@@ -322,6 +317,16 @@ impl Family {
     }
 }
 
+fn unresolvable(name: &str, e: io::Error) -> Error {
+    // Without a descriptor to ask with, the resolver knows no name.
+    if let Some(lacking) = waiter::lacking() {
+        let what = format!("the name {name} cannot be resolved: {lacking}");
+        return Error::from(lacking).describe(what);
+    }
+    let what = format!("the name {name} cannot be resolved: {e}");
+    Error::with_source(ErrorCode::NameResolution, what, e)
+}
+
 fn unreachable(addr: SocketAddr, e: io::Error) -> Error {
     match e.kind() {
         io::ErrorKind::ConnectionRefused => {
@@ -331,7 +336,16 @@ fn unreachable(addr: SocketAddr, e: io::Error) -> Error {
         io::ErrorKind::TimedOut => {
             Error::with_source(ErrorCode::Timeout, format!("{addr} does not answer"), e)
         }
-        _ => Error::with_source(ErrorCode::Unreachable, format!("{addr} cannot be reached"), e),
+        _ => {
+            let what = format!("{addr} cannot be reached: {e}");
+            match Error::from(e) {
+                // Of those with this code each keeps its kind.
+                e if matches!(e.code(), ErrorCode::SystemLimit | ErrorCode::Unreachable) => {
+                    e.describe(what)
+                }
+                e => Error::with_source(ErrorCode::Unreachable, what, e),
+            }
+        }
     }
 }
 
@@ -340,6 +354,8 @@ fn worse(a: Option<Error>, b: Error) -> Error {
     let weight = |e: &Error| match e.code() {
         ErrorCode::WrongPeer => 4,
         ErrorCode::HandshakeFailed | ErrorCode::ProtocolViolation => 3,
+        // Nobody knows whether that address would refuse.
+        ErrorCode::SystemLimit => 3,
         ErrorCode::ConnectionRefused => 2,
         ErrorCode::NameResolution => 0,
         _ => 1,
@@ -352,3 +368,41 @@ fn worse(a: Option<Error>, b: Error) -> Error {
 
 /// How long an address has before the next one starts beside it.
 const STAGGER: Duration = Duration::from_millis(250);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::io::Errno;
+
+    #[test]
+    fn what_the_system_says_of_an_address_keeps_its_kind() {
+        let cases = [
+            (Errno::MFILE, ErrorCode::SystemLimit),
+            (Errno::NFILE, ErrorCode::SystemLimit),
+            (Errno::NETUNREACH, ErrorCode::Unreachable),
+            (Errno::NETDOWN, ErrorCode::Unreachable),
+            (Errno::HOSTUNREACH, ErrorCode::Unreachable),
+            (Errno::CONNREFUSED, ErrorCode::ConnectionRefused),
+            (Errno::TIMEDOUT, ErrorCode::Timeout),
+        ];
+        let addr = SocketAddr::from(([127, 0, 0, 1], 1));
+        for (errno, code) in cases {
+            let e = unreachable(addr, errno.into());
+            assert_eq!((e.code(), e.kind()), (code, io::Error::from(errno).kind()));
+            assert!(e.to_string().contains("127.0.0.1:1"), "{e}");
+        }
+        // Other kinds would mean something else to who connects.
+        let e = unreachable(addr, Errno::ACCESS.into());
+        assert_eq!((e.code(), e.kind()), (ErrorCode::Unreachable, io::ErrorKind::HostUnreachable));
+    }
+
+    /// A peer that may be there is not given up because another of its addresses refuses.
+    #[test]
+    fn a_lack_of_descriptors_says_more_than_a_refusal() {
+        let of = |errno: Errno| unreachable(SocketAddr::from(([127, 0, 0, 1], 1)), errno.into());
+        let pairs = [(Errno::MFILE, Errno::CONNREFUSED), (Errno::CONNREFUSED, Errno::MFILE)];
+        for (first, second) in pairs {
+            assert_eq!(worse(Some(of(first)), of(second)).code(), ErrorCode::SystemLimit);
+        }
+    }
+}

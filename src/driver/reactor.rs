@@ -20,7 +20,7 @@ use slab::Slab;
 
 use super::drive::TICK;
 use super::link::Link;
-use crate::error::Error;
+use crate::error::{Error, Result};
 
 /// What other threads reach the reactor by.
 pub(crate) struct Handle {
@@ -106,7 +106,7 @@ impl Errands {
 }
 
 /// Starts the thread. Its handle is given to links; `stop` ends it.
-pub(crate) fn start(name: String) -> io::Result<(Arc<Handle>, JoinHandle<()>)> {
+pub(crate) fn start(name: String) -> Result<(Arc<Handle>, JoinHandle<()>)> {
     let poll = Poll::new()?;
     let handle = Arc::new(Handle {
         registry: poll.registry().try_clone()?,
@@ -125,8 +125,8 @@ pub(crate) fn start(name: String) -> io::Result<(Arc<Handle>, JoinHandle<()>)> {
         alarms: BinaryHeap::new(),
         chore: None,
     };
-    let thread = std::thread::Builder::new().name(name).spawn(move || reactor.run())?;
-    Ok((handle, thread))
+    let thread = std::thread::Builder::new().name(name).spawn(move || reactor.run());
+    Ok((handle, thread.map_err(Error::no_thread)?))
 }
 
 impl Handle {

@@ -1,6 +1,5 @@
 //! The event loops of a host: each link belongs to one of them.
 
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread::JoinHandle;
@@ -8,6 +7,7 @@ use std::thread::JoinHandle;
 use parking_lot::Mutex;
 
 use super::reactor::{self, Handle};
+use crate::error::Result;
 
 pub(crate) struct Reactors {
     handles: Vec<Arc<Handle>>,
@@ -17,7 +17,7 @@ pub(crate) struct Reactors {
 
 impl Reactors {
     /// Starts `count` of them, at least one.
-    pub(crate) fn start(count: usize) -> io::Result<Reactors> {
+    pub(crate) fn start(count: usize) -> Result<Reactors> {
         let mut reactors =
             Reactors { handles: Vec::new(), threads: Mutex::default(), next: AtomicUsize::new(0) };
         for i in 0..count.max(1) {

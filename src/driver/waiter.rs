@@ -4,12 +4,16 @@
 //! or in `poll(2)` on sockets and its own event descriptor. `wake` works for
 //! both, is sticky (a wake before the sleep ends the sleep at once) and never
 //! blocks. Every sleep may end early; callers look again.
+//!
+//! The descriptor is made for the first poll. If the process has none left then, the
+//! sleep is a short one, and so are the next ones until there is one: nobody fails for
+//! lack of it.
 
-use std::cell::{Cell, OnceCell};
+use std::cell::Cell;
 use std::io;
 use std::net::TcpStream;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, OnceLock};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
@@ -21,7 +25,7 @@ pub(crate) struct Waiter {
     woken: AtomicBool,
     /// The thread is in `poll`, or about to be: a wake needs the descriptor.
     polling: AtomicBool,
-    bell: bell::Bell,
+    bell: OnceLock<bell::Bell>,
 }
 
 /// What a polling thread waits for on a socket.
@@ -33,30 +37,19 @@ pub(crate) enum For {
 
 impl Waiter {
     /// The calling thread's waiter.
-    ///
-    /// # Errors
-    ///
-    /// The process is out of file descriptors.
-    pub(crate) fn current() -> io::Result<Arc<Waiter>> {
-        thread_local! { static CURRENT: OnceCell<Arc<Waiter>> = const { OnceCell::new() }; }
-        let kept = CURRENT.try_with(|cell| {
-            if let Some(waiter) = cell.get() {
-                return Ok(waiter.clone());
-            }
-            let waiter = Waiter::new()?;
-            Ok(cell.get_or_init(|| waiter).clone())
-        });
+    pub(crate) fn current() -> Arc<Waiter> {
+        thread_local! { static CURRENT: Arc<Waiter> = Waiter::new(); }
         // At the thread's end: a host may be dropped by the destructor of a thread local.
-        kept.unwrap_or_else(|_| Waiter::new())
+        CURRENT.try_with(Arc::clone).unwrap_or_else(|_| Waiter::new())
     }
 
-    fn new() -> io::Result<Arc<Waiter>> {
-        Ok(Arc::new(Waiter {
+    fn new() -> Arc<Waiter> {
+        Arc::new(Waiter {
             thread: std::thread::current(),
             woken: AtomicBool::new(false),
             polling: AtomicBool::new(false),
-            bell: bell::Bell::new()?,
-        }))
+            bell: OnceLock::new(),
+        })
     }
 
     /// Ends the thread's present or next sleep.
@@ -64,10 +57,10 @@ impl Waiter {
         if self.woken.swap(true, SeqCst) {
             return;
         }
-        if self.polling.load(SeqCst) {
-            self.bell.ring();
-        } else {
+        if !self.polling.load(SeqCst) {
             self.thread.unpark();
+        } else if let Some(bell) = self.bell.get() {
+            bell.ring();
         }
     }
 
@@ -91,47 +84,65 @@ impl Waiter {
 
     /// Sleeps until the socket is ready, `wake`, or the deadline.
     pub(crate) fn poll_one(&self, socket: &TcpStream, what: For, deadline: Option<Instant>) {
-        self.poll(&[(socket, what)], deadline, |_| ());
+        self.poll(&[(socket, what)], deadline);
     }
 
-    /// The same for several sockets; `ready` is called with the index of each
-    /// that is.
-    pub(crate) fn poll(
-        &self,
-        sockets: &[(&TcpStream, For)],
-        deadline: Option<Instant>,
-        mut ready: impl FnMut(usize),
-    ) {
-        let timeout = match deadline.map(remaining) {
-            None => None,
-            Some(left) => Timespec::try_from(left.unwrap_or(Duration::ZERO)).ok(),
+    /// The same for several sockets.
+    pub(crate) fn poll(&self, sockets: &[(&TcpStream, For)], deadline: Option<Instant>) {
+        let bell = self.bell();
+        let left = deadline.map(|at| remaining(at).unwrap_or(Duration::ZERO));
+        let left = match bell {
+            Some(_) => left,
+            None => Some(left.map_or(ROUND, |left| left.min(ROUND))),
         };
-        let bell = PollFd::new(&self.bell, PollFlags::IN);
-        let flags = |what| if what == For::Reading { PollFlags::IN } else { PollFlags::OUT };
+        let timeout = left.and_then(|left| Timespec::try_from(left).ok());
         self.polling.store(true, SeqCst);
         if !self.woken.load(SeqCst) {
+            let listen = bell.map(|bell| PollFd::new(bell, PollFlags::IN));
             // An error of poll (a signal) is an early end.
-            let rang = if let &[(socket, what)] = sockets {
-                let mut fds = [bell, PollFd::new(socket, flags(what))];
-                let _ = rustix::event::poll(&mut fds, timeout.as_ref());
-                if !fds[1].revents().is_empty() {
-                    ready(0);
-                }
-                !fds[0].revents().is_empty()
-            } else {
-                let mut fds = vec![bell];
-                fds.extend(sockets.iter().map(|&(s, what)| PollFd::new(s, flags(what))));
-                let _ = rustix::event::poll(&mut fds, timeout.as_ref());
-                let fired = fds.iter().enumerate().skip(1).filter(|(_, f)| !f.revents().is_empty());
-                fired.for_each(|(i, _)| ready(i - 1));
-                !fds[0].revents().is_empty()
+            let sleep = |fds: &mut [PollFd<'_>]| {
+                let _ = rustix::event::poll(fds, timeout.as_ref());
+                // The last one's, if there is a bell.
+                fds.last().is_some_and(|last| !last.revents().is_empty())
             };
-            if rang {
-                self.bell.silence();
+            let rang = match (sockets, listen) {
+                ([socket], Some(listen)) => sleep(&mut [watch(socket), listen]),
+                ([socket], None) => sleep(&mut [watch(socket)]),
+                (sockets, listen) => {
+                    let mut fds: Vec<_> = sockets.iter().map(watch).collect();
+                    fds.extend(listen);
+                    sleep(&mut fds)
+                }
+            };
+            if let Some(bell) = bell.filter(|_| rang) {
+                bell.silence();
             }
         }
         self.polling.store(false, SeqCst);
     }
+
+    /// To be woken by; `None`: the process has no descriptor left.
+    fn bell(&self) -> Option<&bell::Bell> {
+        if self.bell.get().is_none()
+            && let Ok(bell) = bell::Bell::new()
+        {
+            // Nobody but this thread sets it.
+            let _ = self.bell.set(bell);
+        }
+        self.bell.get()
+    }
+}
+
+fn watch<'a>(&(socket, what): &(&'a TcpStream, For)) -> PollFd<'a> {
+    PollFd::new(socket, if what == For::Reading { PollFlags::IN } else { PollFlags::OUT })
+}
+
+/// How long a thread sleeps that nobody can wake.
+const ROUND: Duration = Duration::from_millis(5);
+
+/// Why no descriptor can be had now, if none can.
+pub(super) fn lacking() -> Option<io::Error> {
+    bell::Bell::new().err()
 }
 
 /// Whether a read of the socket finds something. It asks without the socket's lock, which
@@ -258,7 +269,7 @@ mod tests {
 
     #[test]
     fn a_wake_before_the_sleep_ends_it_at_once_in_both_ways() {
-        let waiter = Waiter::current().unwrap();
+        let waiter = Waiter::current();
         waiter.wake();
         waiter.park(None);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -272,7 +283,7 @@ mod tests {
     fn a_wake_from_another_thread_ends_a_poll_and_a_deadline_does_too() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let waiter = Waiter::current().unwrap();
+        let waiter = Waiter::current();
         for _ in 0..100 {
             let other = waiter.clone();
             let thread = std::thread::spawn(move || other.wake());

@@ -90,12 +90,7 @@ impl Backlog {
                 return Ok(None);
             }
             let first = me.is_none();
-            let Ok(waiter) = Waiter::current() else {
-                // The process is out of descriptors: that ends no server.
-                std::thread::sleep(BACKOFF);
-                continue;
-            };
-            let me = me.get_or_insert(waiter);
+            let me = me.get_or_insert_with(Waiter::current);
             match last.filter(|_| first) {
                 // The peer that opened the last one is likely to open the next, and
                 // then nobody has to wake this thread.
@@ -144,6 +139,3 @@ impl Queue {
 
 /// How long a thread that accepts reads the link of the last arrival itself.
 const ATTENTION: Duration = Duration::from_millis(1);
-
-/// After the process ran out of descriptors.
-const BACKOFF: Duration = Duration::from_millis(20);

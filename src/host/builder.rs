@@ -235,7 +235,8 @@ impl HostBuilder {
         for found in self.listen {
             listeners.push(TcpListener::bind(found?.as_slice()).map_err(Error::from)?);
         }
-        let addrs = listeners.iter().map(TcpListener::local_addr).collect::<io::Result<_>>()?;
+        let addrs = listeners.iter().map(TcpListener::local_addr).collect::<io::Result<_>>();
+        let addrs = addrs.map_err(Error::from)?;
         let limits = Limits {
             link: LinkLimits {
                 idle: self.idle,

@@ -5,7 +5,6 @@
 //! come last in the order of `driver/link`.
 
 use std::collections::HashMap;
-use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -96,8 +95,8 @@ impl Core {
         resources: Arc<Resources>,
         gate: Gate,
         listening: Vec<SocketAddr>,
-    ) -> io::Result<Arc<Core>> {
-        let reactors = Reactors::start(limits.reactors).map_err(Error::from)?;
+    ) -> Result<Arc<Core>> {
+        let reactors = Reactors::start(limits.reactors)?;
         let waker = Arc::downgrade(reactors.first());
         resources.set_steward(move || {
             if let Some(reactor) = waker.upgrade() {

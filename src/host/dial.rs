@@ -76,7 +76,7 @@ impl Dial {
         });
         let Err(e) = spawned else { return Err(too_late()) };
         match rest.lock().take() {
-            Some((_, complete)) => self.finish(complete(Outcome::Lost(e.into()))),
+            Some((_, complete)) => self.finish(complete(Outcome::Lost(Error::no_thread(e)))),
             None => Err(too_late()),
         }
     }

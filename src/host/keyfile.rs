@@ -73,8 +73,8 @@ fn check_private(file: &File, path: &Path) -> Result<()> {
 }
 
 fn about(path: &Path, what: &str, e: std::io::Error) -> Error {
-    let kind = Error::from(std::io::Error::from(e.kind())).code();
-    Error::with_source(kind, format!("the key file {} {what}: {e}", path.display()), e)
+    let what = format!("the key file {} {what}: {e}", path.display());
+    Error::from(e).describe(what)
 }
 
 /// The largest private key there is, RSA of 4,096 bits, takes less.

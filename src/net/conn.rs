@@ -421,6 +421,20 @@ impl Shared {
         self.done(self.channel.read(bufs, patience)?, "read")
     }
 
+    fn read_exact(&self, buf: &mut [u8]) -> io::Result<()> {
+        let (wanted, mut n) = (buf.len(), 0);
+        while n < wanted {
+            match self.read(&mut [IoSliceMut::new(&mut buf[n..])])? {
+                0 => {
+                    let what = format!("the stream ended after {n} of {wanted} bytes");
+                    return Err(Error::new(ErrorCode::UnexpectedEnd, what).into());
+                }
+                more => n += more,
+            }
+        }
+        Ok(())
+    }
+
     fn write(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
         let patience = self.patience(&self.write_timeout);
         let n = self.done(self.channel.write(bufs, patience)?, "write")?;
@@ -553,6 +567,10 @@ impl Read for Conn {
     fn read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
         self.shared.read(bufs)
     }
+
+    fn read_exact(&mut self, buf: &mut [u8]) -> io::Result<()> {
+        self.shared.read_exact(buf)
+    }
 }
 
 impl Read for &Conn {
@@ -562,6 +580,10 @@ impl Read for &Conn {
 
     fn read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
         self.shared.read(bufs)
+    }
+
+    fn read_exact(&mut self, buf: &mut [u8]) -> io::Result<()> {
+        self.shared.read_exact(buf)
     }
 }
 

@@ -169,8 +169,8 @@ impl Listener {
     ///
     /// # Errors
     ///
-    /// No thread can be started: the conn is dropped, and the error returned once the
-    /// running handlers are done.
+    /// No thread can be started ([`SystemLimit`](ErrorCode::SystemLimit)): the conn is
+    /// dropped, and the error returned once the running handlers are done.
     pub fn serve<F>(&self, max: usize, handler: F) -> io::Result<()>
     where
         F: Fn(Conn, PeerId) + Sync,
@@ -186,11 +186,12 @@ impl Listener {
                 let handler = &handler;
                 let name = format!("pointsub{}", self.protocol());
                 let builder = std::thread::Builder::new().name(name.replace('\0', ""));
-                builder.spawn_scoped(scope, move || {
+                let spawned = builder.spawn_scoped(scope, move || {
                     let _place = place;
                     // The panic has been reported by the hook.
                     let _ = catch_unwind(AssertUnwindSafe(|| handler(conn, peer)));
-                })?;
+                });
+                spawned.map_err(Error::no_thread)?;
             }
         })
     }

@@ -36,7 +36,8 @@ fn groups(own: &Path, read: impl Fn(&Path) -> Option<String>) -> Vec<(u64, u64)>
     let group = |dir: &Path| {
         let number = |file: &str| read(&dir.join(file))?.trim().parse::<u64>().ok();
         let (limit, used) = (number("memory.max")?, number("memory.current")?);
-        let stat = read(&dir.join("memory.stat")).unwrap_or_default();
+        // Without it, what can be taken back at once would pass for used.
+        let stat = read(&dir.join("memory.stat"))?;
         let cached = stat.lines().find_map(|line| line.strip_prefix("inactive_file "));
         let cached = cached.and_then(|n| n.trim().parse::<u64>().ok()).unwrap_or(0);
         Some((used.saturating_sub(cached), limit))

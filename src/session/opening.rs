@@ -86,13 +86,9 @@ impl Session {
                 link.reset(&stream);
                 Ok(Opened::LinkGone(link.gone()))
             }
-            Err(_) => {
+            Err(why) => {
                 link.reset(&stream);
-                let what = format!(
-                    "{} refused a stream of {}: too many wait to be accepted",
-                    self.peer, self.protocol
-                );
-                Err(Error::new(ErrorCode::ConnectionRefused, what))
+                Err(link.unanswered(&self.protocol, why))
             }
         }
     }

@@ -64,7 +64,7 @@ impl Session {
                 Source::Found(found) => return found.map(Some),
                 Source::Nothing => match (&me, patience) {
                     (_, Patience::None) => return Ok(None),
-                    (None, _) => me = Some(Waiter::current()?),
+                    (None, _) => me = Some(Waiter::current()),
                     (Some(waiter), _) => {
                         if !self.sleep(waiter, patience) {
                             return Ok(None);

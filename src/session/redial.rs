@@ -1,12 +1,13 @@
 //! Dialling a peer again whose connection was lost: one thread for all its sessions.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use libp2p_identity::PeerId;
 
 use super::Sessions;
 use crate::backoff::Backoff;
+use crate::driver::reactor::Task;
 use crate::error::{Error, ErrorCode};
 
 impl Sessions {
@@ -20,11 +21,24 @@ impl Sessions {
             }
             table.redialled.insert(peer, 0);
         }
+        self.start_to_redial(peer);
+    }
+
+    /// On a thread, as soon as one can be started.
+    fn start_to_redial(self: &Arc<Sessions>, peer: PeerId) {
         let sessions = self.clone();
         let thread = std::thread::Builder::new().name("pointsub-redial".into());
         if let Err(e) = thread.spawn(move || sessions.redial_until_there(peer)) {
-            log::error!("no thread can be started to dial {peer} again: {e}");
-            self.table.lock().redialled.remove(&peer);
+            let first = {
+                let mut table = self.table.lock();
+                table.unstarted.push(peer);
+                table.unstarted.len() == 1
+            };
+            if first {
+                log::warn!("no thread can be started yet to dial {peer} again: {e}");
+                let me: Weak<dyn Task> = Arc::downgrade(self) as Weak<dyn Task>;
+                self.reactor.run_at(Instant::now() + NO_THREAD, me);
+            }
         }
     }
 
@@ -106,11 +120,21 @@ impl Sessions {
     }
 }
 
+impl Task for Sessions {
+    /// Threads that could not be started are due again.
+    fn run(self: Arc<Sessions>, _: Instant) {
+        let peers = std::mem::take(&mut self.table.lock().unstarted);
+        peers.into_iter().for_each(|peer| self.start_to_redial(peer));
+    }
+}
+
 /// As in the documentation of the host.
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
 /// One attempt takes at most so long.
 const A_DIAL: Duration = Duration::from_secs(10);
 /// It is tried again after at most so long if it was refused.
 const AFTER_REFUSAL: Duration = Duration::from_secs(1);
+/// Where no thread can be started, one may be then.
+const NO_THREAD: Duration = Duration::from_millis(500);
 /// After so long of nothing but refusals the peer is not there any more.
 const REFUSED: Duration = Duration::from_secs(5);

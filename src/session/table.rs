@@ -72,6 +72,8 @@ pub(super) struct Table {
     asking: HashMap<PeerId, usize>,
     /// Peers that a thread redials, and how often it has since a session was resumed.
     pub(super) redialled: HashMap<PeerId, u32>,
+    /// Those among them whose thread could not be started yet.
+    pub(super) unstarted: Vec<PeerId>,
     /// No new ones.
     pub(super) closed: bool,
     /// No dialling either.

@@ -133,7 +133,8 @@ impl Session {
             }
             Obstacle::Socket(mark) => {
                 let sent = link.send_up_to(mark, Some(stream), patience);
-                Ok(sent.map_or(true, |sent| sent != Sent::Late))
+                // What became of the carrier shows at the next look.
+                Ok(sent.map_or_else(|_| !patience.is_over(), |sent| sent != Sent::Late))
             }
             Obstacle::Broken | Obstacle::Carrier => {
                 self.settle();
@@ -149,7 +150,7 @@ impl Session {
     /// Waits until there is a carrier, or will be none, or `done`. `false`: the time is
     /// over.
     fn wait_for_carrier(&self, patience: Patience, done: impl Fn() -> bool) -> Result<bool> {
-        let me = Waiter::current()?;
+        let me = Waiter::current();
         {
             let mut state = self.state.lock();
             let waits = state.carriers.current.is_none()
@@ -224,7 +225,11 @@ impl Session {
                         }
                         return Ok(done);
                     }
-                    Err(_) => drop(self.wait_out(Some(carrier), Obstacle::Broken, patience)?),
+                    Err(_) => {
+                        if !self.wait_out(Some(carrier), Obstacle::Broken, patience)? {
+                            return Ok(false);
+                        }
+                    }
                 }
                 continue;
             }

@@ -272,8 +272,8 @@ impl Keeper {
                 checkpoint.claim(&values)?;
             }
             Ok(checkpoint)
-        })?;
-        Ok(Keeper::Working { jobs, thread })
+        });
+        Ok(Keeper::Working { jobs, thread: thread.map_err(Error::no_thread)? })
     }
 
     /// Waits for what it is doing.

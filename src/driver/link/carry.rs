@@ -48,7 +48,7 @@ impl Link {
         stream: &Arc<Stream>,
         deadline: Option<Instant>,
     ) -> Result<Option<Answered>> {
-        let me = Waiter::current()?;
+        let me = Waiter::current();
         let ready = |_: &mut Direct<'_>| {
             let mut state = stream.state.lock();
             if let Some(answered) = state.answered.take() {
@@ -59,7 +59,7 @@ impl Link {
             }
             if state.finished() {
                 let what = "the peer ended a stream before it had answered";
-                return Some(Err(Error::new(ErrorCode::ConnectionReset, what)));
+                return Some(Err(Error::new(ErrorCode::ConnectionRefused, what)));
             }
             state.readers.add(&me);
             None

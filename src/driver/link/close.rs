@@ -88,7 +88,7 @@ impl Link {
 
     /// Waits until `done`, the link's end or the deadline, and drives meanwhile.
     pub(super) fn wait_for(self: &Arc<Link>, deadline: Instant, done: impl Fn() -> bool) {
-        let Ok(me) = Waiter::current() else { return };
+        let me = Waiter::current();
         let ready = |_: &mut Direct<'_>| {
             if done() || self.death().is_some() {
                 return Some(());

@@ -119,7 +119,7 @@ impl Link {
         if patience == Patience::None {
             return Ok(None);
         }
-        let me = Waiter::current()?;
+        let me = Waiter::current();
         let ready = |_: &mut Direct<'_>| {
             let mut notices = self.notices.lock();
             if let Some(room) = Room::reserve(self) {
@@ -162,6 +162,17 @@ impl Link {
         self.is_open()
     }
 
+    /// Why a stream of `protocol` could not be opened on a link that goes on, if it ended
+    /// so before it was answered.
+    pub(crate) fn unanswered(&self, protocol: &str, end: Error) -> Error {
+        if end.code() != ErrorCode::ConnectionReset {
+            return end;
+        }
+        let what =
+            format!("{} refused a stream of {protocol}: too many wait to be accepted", self.peer);
+        Error::with_source(ErrorCode::ConnectionRefused, what, end)
+    }
+
     /// Reads the peer's answer, and not a byte more.
     fn agree(
         self: &Arc<Link>,
@@ -170,7 +181,7 @@ impl Link {
         protocol: &str,
         deadline: Option<Instant>,
     ) -> Result<Negotiated> {
-        let me = Waiter::current()?;
+        let me = Waiter::current();
         let mut head = [0; 2048];
         let ready = |_: &mut Direct<'_>| {
             let mut state = stream.state.lock();
@@ -183,7 +194,7 @@ impl Link {
                                 return Some(Err(e));
                             }
                             if let Some(answer) = answer {
-                                return Some(Ok(Some(answer)));
+                                return Some(Ok(Ok(answer)));
                             }
                             if used == 0 {
                                 break;
@@ -191,7 +202,7 @@ impl Link {
                         }
                         Err(e) => return Some(Err(e)),
                     },
-                    Some(Ready::End(_)) => return Some(Ok(None)),
+                    Some(Ready::End(end)) => return Some(Ok(Err(end.err()))),
                     None => break,
                 }
             }
@@ -201,19 +212,19 @@ impl Link {
         let result = self.wait(&me, deadline, &mut Direct::none(), ready);
         stream.state.lock().readers.remove(&me);
         match result {
-            Ok(Some(Ok(Some(Answer::Agreed)))) => Ok(Negotiated::Open(stream.clone())),
-            Ok(Some(Ok(Some(Answer::Refused)))) => Err(Error::new(
+            Ok(Some(Ok(Ok(Answer::Agreed)))) => Ok(Negotiated::Open(stream.clone())),
+            Ok(Some(Ok(Ok(Answer::Refused)))) => Err(Error::new(
                 ErrorCode::ProtocolNotServed,
                 format!("{} does not serve {protocol}", self.peer),
             )),
-            Ok(Some(Ok(None))) if self.stays_open(stream, deadline) => Err(Error::new(
-                ErrorCode::ConnectionRefused,
-                format!(
-                    "{} refused a stream of {protocol}: too many wait to be accepted",
-                    self.peer
-                ),
-            )),
-            Ok(Some(Ok(None))) => Ok(Negotiated::LinkGone(self.gone())),
+            Ok(Some(Ok(Err(end)))) if self.stays_open(stream, deadline) => {
+                let end = end.unwrap_or_else(|| {
+                    let what = "the peer ended a stream before it had answered";
+                    Error::new(ErrorCode::ConnectionRefused, what)
+                });
+                Err(self.unanswered(protocol, end))
+            }
+            Ok(Some(Ok(Err(_)))) => Ok(Negotiated::LinkGone(self.gone())),
             Ok(Some(Err(e))) => Err(e),
             Ok(None) => Err(timed_out(protocol)),
             Err(_) if self.death().is_some() => Ok(Negotiated::LinkGone(self.gone())),
@@ -257,7 +268,7 @@ impl Link {
         bufs: &mut [IoSliceMut<'_>],
         patience: Patience,
     ) -> Result<Option<Ready>> {
-        let me = Waiter::current()?;
+        let me = Waiter::current();
         let mut opened = 0;
         let largest = (0..bufs.len()).max_by_key(|&i| bufs[i].len()).unwrap_or(0);
         let found = if bufs.len() == 1 {
@@ -321,7 +332,7 @@ impl Link {
         if buf.is_empty() {
             return Ok(Some(0));
         }
-        let me = Waiter::current()?;
+        let me = Waiter::current();
         if patience == Patience::None && stream.state.lock().held() == 0 {
             self.pump(&mut Direct::none(), false);
         }
@@ -452,3 +463,37 @@ fn timed_out(protocol: &str) -> Error {
 
 /// A goodbye that a stream has crossed is here so soon, beside two round trips.
 const GOODBYE: Duration = Duration::from_millis(250);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Conn, Host, Listener};
+
+    #[test]
+    fn why_a_conn_could_not_be_opened_is_told_as_it_is() {
+        for resumable in [false, true] {
+            let server = Host::builder().listen_on("127.0.0.1:0").resumable(resumable);
+            let server = server.build().unwrap();
+            let _listener = Listener::bind(&server, "/x").unwrap();
+            let client = Host::new().unwrap();
+            let (target, connecting) = (server.dial_addrs().remove(0), client.clone());
+            let first = Conn::connect(&client, &target, "/x").unwrap();
+            assert_eq!(first.is_resumable(), resumable);
+            let near = client.handle.core.links().remove(0);
+            let far = server.handle.core.links().remove(0);
+            // Nobody answers.
+            let deaf = far.rx.lock();
+            let opening = std::thread::spawn(move || Conn::connect(&connecting, &target, "/x"));
+            let newest = loop {
+                match near.table().into_iter().max_by_key(|stream| stream.id) {
+                    Some(newest) if newest.id > first.stats().stream => break newest,
+                    _ => std::thread::yield_now(),
+                }
+            };
+            near.reset_because(&newest, &Error::new(ErrorCode::OutOfMemory, "by a test"));
+            let error = Error::from(opening.join().unwrap().unwrap_err());
+            assert_eq!((error.code(), error.description()), (ErrorCode::OutOfMemory, "by a test"));
+            drop(deaf);
+        }
+    }
+}

@@ -162,7 +162,7 @@ impl Link {
     ) -> Result<Sent> {
         let me = match patience {
             Patience::None => None,
-            _ => Some(Waiter::current().inspect_err(|_| self.leave_rest_to_reactor())?),
+            _ => Some(Waiter::current()),
         };
         let mut watches = false;
         loop {

@@ -204,7 +204,7 @@ impl Link {
         patience: Patience,
         ready: impl Fn() -> bool,
     ) -> Result<bool> {
-        let me = Waiter::current()?;
+        let me = Waiter::current();
         let ready = |_: &mut Direct<'_>| {
             let mut state = stream.state.lock();
             if state.write_end().is_some() || ready() {
@@ -265,7 +265,7 @@ impl Link {
 
     /// Blocks until the peer grants something. `false`: the time is over.
     fn wait_for_credit(self: &Arc<Link>, stream: &Arc<Stream>, patience: Patience) -> Result<bool> {
-        let me = Waiter::current()?;
+        let me = Waiter::current();
         let ready = |_: &mut Direct<'_>| {
             let mut state = stream.state.lock();
             if let Some(why) = state.write_end() {

@@ -296,7 +296,7 @@ impl Link {
 
     /// `None`: the link is gone. `Some(false)`: the peer has finished.
     pub(super) fn read(self: &Arc<Link>, stream: &Arc<Stream>) -> Option<bool> {
-        let me = Waiter::current().ok()?;
+        let me = Waiter::current();
         let ready = |_: &mut Direct<'_>| {
             let mut state = stream.state.lock();
             if state.held > 0 {
@@ -324,7 +324,7 @@ impl Link {
 
     /// Waits for a stream of the peer's. `false`: none comes.
     pub(super) fn accept(self: &Arc<Link>, stream: &Arc<Stream>) -> bool {
-        let Ok(me) = Waiter::current() else { return false };
+        let me = Waiter::current();
         let ready = |_: &mut Direct<'_>| {
             let mut greeted = stream.greeted.lock();
             if !greeted.0 {
@@ -453,7 +453,7 @@ impl Waiters {
 impl Session {
     /// Sleeps until something has happened.
     pub(super) fn await_news(&self) {
-        let Ok(me) = Waiter::current() else { return };
+        let me = Waiter::current();
         loop {
             let mut stirred = self.stirred.lock();
             if std::mem::take(&mut stirred.0) {
@@ -467,7 +467,7 @@ impl Session {
 
     /// Sleeps until it knows all.
     pub(super) fn await_knowledge(&self) {
-        let Ok(me) = Waiter::current() else { return };
+        let me = Waiter::current();
         loop {
             let mut stirred = self.stirred.lock();
             if self.knows() {

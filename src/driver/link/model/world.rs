@@ -1,7 +1,6 @@
 //! The world of the model: locks, threads and time that shuttle orders.
 
 use std::cell::Cell;
-use std::io;
 use std::sync::{Arc, LazyLock, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
@@ -121,9 +120,9 @@ pub(super) struct Waiter {
 }
 
 impl Waiter {
-    pub(super) fn current() -> io::Result<Arc<Waiter>> {
+    pub(super) fn current() -> Arc<Waiter> {
         shuttle::thread_local! { static CURRENT: Arc<Waiter> = Waiter::new(); }
-        Ok(CURRENT.with(Arc::clone))
+        CURRENT.with(Arc::clone)
     }
 
     fn new() -> Arc<Waiter> {

@@ -278,6 +278,11 @@ impl Account {
     pub(crate) fn taken(&self) -> u64 {
         self.promised.max(self.held)
     }
+
+    /// How short of memory the host is.
+    pub(crate) fn level(&self) -> Pressure {
+        self.budget.level()
+    }
 }
 
 impl Drop for Account {

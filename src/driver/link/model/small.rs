@@ -256,7 +256,7 @@ impl Link {
         };
         sleepers.iter().for_each(|waiter| waiter.wake());
         let _ = self.socket.shutdown(Shutdown::Both);
-        self.tx.lock().wake_all();
+        self.tx.lock().end();
     }
 
     /// As in `open`.

@@ -190,7 +190,7 @@ impl Core {
     }
 
     /// Those that have ended and hold what their conns have not read.
-    pub(super) fn outlived_links(&self) -> Vec<Arc<Link>> {
+    pub(crate) fn outlived_links(&self) -> Vec<Arc<Link>> {
         let mut outlived = self.outlived.lock();
         outlived.retain(|link| link.strong_count() > 0);
         outlived.iter().filter_map(Weak::upgrade).collect()

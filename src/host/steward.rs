@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 use super::core::Core;
 use crate::driver::{Holding, Link, Priority};
-use crate::resources::budget::{Budget, Pressure};
+use crate::resources::budget::Pressure;
 use crate::resources::events::Event;
 use crate::resources::limits::Limit;
 use crate::resources::{buffers, machine};
@@ -42,7 +42,7 @@ impl Steward {
             // Even if none was seen here: it may have been over before this look.
             links.iter().for_each(|link| link.resume_paused());
         }
-        self.act(level, &links, memory, now);
+        self.act(level, &links, core, now);
         let mut busy = level > Pressure::Low;
         for link in links.iter().filter(|link| link.budget().is_over()) {
             busy = true;
@@ -58,7 +58,7 @@ impl Steward {
         [log, again].into_iter().flatten().min()
     }
 
-    fn act(&self, level: Pressure, links: &[Arc<Link>], memory: &Budget, now: Instant) {
+    fn act(&self, level: Pressure, links: &[Arc<Link>], core: &Core, now: Instant) {
         if level >= Pressure::Medium {
             links.iter().for_each(|link| link.shrink());
             buffers::trim(if level == Pressure::Emergency { 0 } else { buffers::KEPT / 8 });
@@ -66,8 +66,9 @@ impl Steward {
         if level >= Pressure::High {
             let idle = links.iter().filter(|link| link.streams() == 0);
             idle.for_each(|link| link.close_soon(now));
+            core.sessions.shrink();
         }
-        log::trace!(level:? = level, used = memory.used(); "memory looked after");
+        log::trace!(level:? = level, used = core.resources.memory.used(); "memory looked after");
     }
 }
 

@@ -58,6 +58,14 @@ impl Outgoing {
         granted
     }
 
+    /// May keep no more than it does, or than at first: what it grew for is over.
+    pub(super) fn shrink(&mut self) {
+        let least = self.limit.min(FIRST);
+        let unacked = usize::try_from(self.inner.unacked()).unwrap_or(usize::MAX);
+        self.most = self.most.min(unacked.max(least));
+        self.account.promise_only(self.most - self.most.min(least));
+    }
+
     /// The first `n` bytes of `bufs` were written; they are sealed later.
     pub(super) fn append(&mut self, bufs: &[IoSlice<'_>], n: usize) {
         self.inner.append(bufs, n);
@@ -200,6 +208,20 @@ mod tests {
         assert_eq!(out.room(), 1000);
         budget.release(8 << 20);
         assert_eq!(out.room(), FIRST - LEAST + 1000);
+    }
+
+    #[test]
+    fn what_it_grew_for_is_given_back_when_it_is_over() {
+        let (mut out, budget) = outgoing(16 << 20, 1 << 30);
+        assert!(out.grow() && out.grow() && out.grow());
+        let bytes = vec![7; 3 << 20];
+        out.append_sealed(&[IoSlice::new(&bytes)], bytes.len(), None);
+        out.shrink();
+        assert_eq!((out.room(), out.most()), (0, 3 << 20));
+        out.ack(3 << 20).unwrap();
+        out.shrink();
+        assert_eq!((out.room(), budget.used()), (FIRST, 0));
+        assert!(out.grow(), "it may grow again");
     }
 
     #[test]

@@ -77,7 +77,7 @@ fn still(core: &Core, links: Vec<Arc<Link>>, now: Instant) -> Vec<Holding> {
     let mut all = core.sessions.holdings(now);
     for link in links.into_iter().chain(core.outlived_links()) {
         all.extend(link.unread(now));
-        all.extend(link.untaken(now));
+        all.extend(link.stuck(now));
     }
     all
 }

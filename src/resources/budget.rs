@@ -22,8 +22,8 @@ pub enum Pressure {
     /// pause, others keep 64 KiB at most of what they write from then on, and pools are
     /// emptied. What stands still is taken back, first from the peers for which most is
     /// held: conns that nobody reads, that their peers do not confirm, or that have lost
-    /// their connection, and connections whose output the peer does not take. What waits
-    /// for a peer moves as long as half of it is going in 30 s.
+    /// their connection, and connections whose peer does not take the output, or does not
+    /// finish a frame. What waits for a peer moves as long as half of it is going in 30 s.
     Emergency,
 }
 

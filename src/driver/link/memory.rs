@@ -1,10 +1,10 @@
 //! What a link does when its host is short of memory.
 
-use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
-use super::Link;
+use super::{Inbound, Link, LinkCounters};
 use crate::driver::holding::Holding;
 use crate::driver::stream::{Priority, Stream};
 use crate::error::{Error, ErrorCode, Result};
@@ -104,19 +104,27 @@ impl Link {
         holdings
     }
 
-    /// The output that waits, if the peer does not take it.
-    pub(crate) fn untaken(self: &Arc<Link>, now: Instant) -> Option<Holding> {
-        let (bytes, since) = self.tx.lock().untaken(now)?;
-        let priority = self.table().iter().map(|stream| stream.priority()).max();
-        let link = self.clone();
-        let give_back = Box::new(move || {
-            log::info!(link = link.id, peer:% = link.peer, held = bytes;
-                "a connection is ended for what its peer does not take");
-            let what = "the peer did not take what it was sent, and the memory budget is used up";
-            link.die(Error::new(ErrorCode::OutOfMemory, what));
-        });
-        let priority = priority.unwrap_or(Priority::Low);
-        Some(Holding { peer: self.peer, priority, bytes, since, give_back })
+    /// What it holds itself and its peer leaves as it is: output that the peer does not take,
+    /// and a frame that it does not finish.
+    pub(crate) fn stuck(self: &Arc<Link>, now: Instant) -> Vec<Holding> {
+        let untaken = self.tx.lock().untaken(now);
+        let unfinished = self.rx.lock().unfinished(&self.counters, now);
+        let holding = |held: Option<(usize, Instant)>, what| {
+            let (bytes, since) = held?;
+            let priority = self.table().iter().map(|stream| stream.priority()).max();
+            let priority = priority.unwrap_or(Priority::Low);
+            let link = self.clone();
+            let give_back = Box::new(move || {
+                log::info!(link = link.id, peer:% = link.peer, held = bytes;
+                    "a connection is ended: {what}");
+                let what = format!("{what}, and the memory budget is used up");
+                link.die(Error::new(ErrorCode::OutOfMemory, what));
+            });
+            Some(Holding { peer: self.peer, priority, bytes, since, give_back })
+        };
+        let untaken = holding(untaken, "the peer did not take what it was sent");
+        let unfinished = holding(unfinished, "the peer did not finish what it sent");
+        [untaken, unfinished].into_iter().flatten().collect()
     }
 
     /// Ends a stream because of what is held for it, with what it has.
@@ -128,5 +136,16 @@ impl Link {
     /// Whether it has ended, and holds what its conns have not read.
     pub(crate) fn is_outlived(&self) -> bool {
         !self.outlived.lock().is_empty()
+    }
+}
+
+impl Inbound {
+    /// How much memory the part of a frame takes that has come, if no more than that comes,
+    /// or next to nothing; and since when.
+    fn unfinished(&mut self, counters: &LinkCounters, now: Instant) -> Option<(usize, Instant)> {
+        let waiting = self.buf.readable().len() as u64;
+        let taken = counters.bytes_received.load(Relaxed).saturating_sub(waiting);
+        let since = self.pace.look(taken, waiting, now)?;
+        Some((self.buf.capacity(), since))
     }
 }

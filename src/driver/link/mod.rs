@@ -54,6 +54,7 @@ use parking_lot::Mutex;
 
 use super::carrier::{Greeted, Watcher};
 use super::drive::Drive;
+use super::holding::Pace;
 use super::reactor;
 use super::spin::Spin;
 use super::stream::{Direct, Service, Stream, Waiters};
@@ -150,6 +151,8 @@ struct Inbound {
     buf: RecvBuf,
     /// What `buf` takes while it waits for more.
     wire: Account,
+    /// How it is made whole, where memory is short.
+    pace: Pace,
     /// Those for whom something came in the frames that are being processed.
     readers: Waiters,
     /// No byte is taken from the socket any more.
@@ -278,6 +281,7 @@ impl Link {
                 rx,
                 buf: input,
                 wire: Account::new(budget.clone()),
+                pace: Pace::default(),
                 readers: Waiters::default(),
                 ended: false,
             }),

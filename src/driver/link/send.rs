@@ -165,7 +165,8 @@ impl Outbound {
     /// How much memory the output takes, if the socket does not take any of it, or next to
     /// none; and since when.
     pub(super) fn untaken(&mut self, now: Instant) -> Option<(usize, Instant)> {
-        let since = self.pace.look(self.sent, self.pending() as u64, now)?;
+        let waiting = if self.ended { 0 } else { self.pending() as u64 };
+        let since = self.pace.look(self.sent, waiting, now)?;
         Some((self.held(), since))
     }
 

@@ -190,12 +190,13 @@ impl Sessions {
     pub(super) fn bury(&self, session: &Session, received: u64, has_left: bool, now: Instant) {
         let mut table = self.table.lock();
         let key = session.key();
-        if table.live.remove(&key).is_some() && !session.opener {
+        let was_there = table.live.remove(&key).is_some();
+        if was_there && !session.opener {
             let until = now + self.limits.timeout + self.limits.detection;
             table.graves.add(key, received, until);
         }
         table.graves.forget(now);
-        if has_left {
+        if was_there && has_left {
             table.outlived.retain(|session| session.strong_count() > 0);
             table.outlived.push(session.me.clone());
         }

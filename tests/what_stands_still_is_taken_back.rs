@@ -98,8 +98,10 @@ impl Victim {
 struct Staller {
     raw: Raw,
     /// What it says next.
-    next: Box<dyn FnMut(&mut Raw) -> std::io::Result<()> + Send>,
+    next: Box<Next>,
 }
+
+type Next = dyn FnMut(&mut Raw) -> std::io::Result<()> + Send;
 
 /// The first frame of a stream.
 fn opened(protocol: &str) -> Vec<u8> {
@@ -158,10 +160,9 @@ fn frames_that_no_peer_finishes_are_given_back() {
         stall(&victim, |mut raw| {
             // Who has a stream is not closed for having none.
             raw.send(&opened(ECHO))?;
-            let sealed = raw.seal(&[&header(0, 0, 1, 65_000)[..], &[7; 65_000]].concat());
-            let (begun, rest) = sealed.split_at(60_000);
-            (&raw.socket).write_all(begun)?;
-            let mut rest = rest.to_vec().into_iter();
+            let mut sealed = raw.seal(&[&header(0, 0, 1, 65_000)[..], &[7; 65_000]].concat());
+            let mut rest = sealed.split_off(60_000).into_iter();
+            (&raw.socket).write_all(&sealed)?;
             let next = move |raw: &mut Raw| {
                 (&raw.socket).write_all(&[rest.next().expect("more than it takes")])
             };

@@ -139,7 +139,8 @@ impl HostBuilder {
     /// Above 80 % windows grow no more, and idle connections are closed; above 95 % new
     /// connections and streams are refused and what stands still is taken back, first from
     /// the peers for which most is held (see [`Pressure`](crate::Pressure)). What goes on
-    /// then may pass the budget by 64 KiB and a write of each conn.
+    /// then may pass the budget: by 64 KiB and a write of each conn, and by what its window
+    /// of 256 KiB lets a peer send.
     pub fn memory(self, bytes: usize) -> HostBuilder {
         self.limit(Limit::ReceiveMemory, bytes)
     }

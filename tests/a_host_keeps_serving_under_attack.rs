@@ -13,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use attacker::resume::{Fate, Hello, Hostile};
-use attacker::{FIN, PHASES, RST, Raw, SYN, connect, header, line, opening, secure};
+use attacker::{ACK, FIN, PHASES, RST, Raw, SYN, connect, header, line, opening, secure};
 use common::{PROTOCOL, address, builder, child, echo, role, socket_address, within};
 use pointsub::{Conn, Host, Keypair, Limit, Listener};
 
@@ -30,6 +30,8 @@ const ATTACKS: &[Attack] = &[
     ("200,000 empty frames", empty_frames, Some(Limit::EmptyFrames)),
     ("200,000 window updates", window_updates, Some(Limit::WindowUpdates)),
     ("200,000 window updates of zero", |v| on_a_stream(v, 1, 0), Some(Limit::EmptyFrames)),
+    ("200,000 pongs", |victim| flood(victim, &header(2, ACK, 0, 7)), Some(Limit::EmptyFrames)),
+    ("200,000 goodbyes", |victim| flood(victim, &header(3, 0, 0, 1)), Some(Limit::EmptyFrames)),
     ("200,000 receipts", receipts, Some(Limit::EmptyFrames)),
     ("200,000 frames of unknown streams", unknown_streams, None),
     ("200,000 questions whose answers nobody reads", unread_answers, None),

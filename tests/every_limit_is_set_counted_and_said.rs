@@ -10,7 +10,7 @@ use std::sync::{Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use attacker::{RST, Raw, SYN, connect, header, is_closed, opening, raw};
+use attacker::{ACK, RST, Raw, SYN, connect, header, is_closed, opening, raw};
 use common::{LATE, PROTOCOL, Pair, address, assert_carries, assert_kind, builder, dialling};
 use common::{payload, socket_address, within};
 use pointsub::message::StallLimit;
@@ -186,10 +186,13 @@ fn floods_beyond_their_limits_end_the_connection() {
         [&header(0, SYN, 1, length)[..], &first, &frame.repeat(6)].concat()
     };
     let pings = |n: usize| (0..n).flat_map(|_| ping()).collect::<Vec<_>>();
-    let floods: [(Limit, Setter, Vec<u8>); 5] = [
+    let floods: [(Limit, Setter, Vec<u8>); 7] = [
         (Limit::Pings, |b| b.max_pings(5), pings(6)),
         (Limit::PingsWaiting, |b| b.max_pings_waiting(5), pings(6)),
         (Limit::EmptyFrames, |b| b.max_empty_frames(5), on_a_stream(header(0, 0, 1, 0))),
+        // Answers to nothing; the first goodbye is none too many.
+        (Limit::EmptyFrames, |b| b.max_empty_frames(5), header(2, ACK, 0, 7).repeat(6)),
+        (Limit::EmptyFrames, |b| b.max_empty_frames(5), header(3, 0, 0, 1).repeat(7)),
         (Limit::WindowUpdates, |b| b.max_window_updates(4), on_a_stream(header(1, 0, 1, 1))),
         (Limit::Resets, |b| b.max_resets(5), {
             let one = |n: u32| [header(1, SYN, n, 0), header(1, RST, n, 0)].concat();

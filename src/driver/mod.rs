@@ -10,6 +10,7 @@ mod carrier;
 mod doorman;
 mod drive;
 mod handshake;
+mod holding;
 mod inbox;
 mod link;
 mod race;
@@ -22,6 +23,7 @@ mod waiter;
 pub(crate) use carrier::{Answer as HeadAnswer, Answered, Carries, Curious, Greeted, Watcher};
 pub(crate) use doorman::{Door, Pass, Reception};
 pub(crate) use handshake::Secured;
+pub(crate) use holding::{Holding, Pace, STILL};
 pub(crate) use inbox::Inbox;
 pub(crate) use link::{
     Left, Link, LinkLimits, Negotiated, Offer, Opening, Owner, Patience, Sent, Written,

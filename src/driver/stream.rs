@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::carrier::{Answered, Answering, Carries, Greeting};
+use super::holding::STILL;
 use super::inbox::Inbox;
 use super::waiter::Waiter;
 use crate::error::{Error, ErrorCode, Result};
@@ -122,7 +123,10 @@ impl Fate {
     /// Of all that is on a link that has ended so.
     pub(crate) fn of(why: &Error) -> Fate {
         match why.code() {
-            ErrorCode::ConnectionReset | ErrorCode::DecryptFailed => Fate::Lost(why.clone()),
+            // Its sessions need not end with what the link has held.
+            ErrorCode::ConnectionReset | ErrorCode::DecryptFailed | ErrorCode::OutOfMemory => {
+                Fate::Lost(why.clone())
+            }
             _ => Fate::Over(why.clone()),
         }
     }
@@ -398,12 +402,12 @@ impl State {
         self.throw_away()
     }
 
-    /// What waits, to be read elsewhere: whoever reads here fails with `why`, even if the
-    /// peer has finished.
-    pub(crate) fn leave(&mut self, why: &Error) -> Inbox {
+    /// What waits, to be read elsewhere, and when something was last: whoever reads here
+    /// fails with `why`, even if the peer has finished.
+    pub(crate) fn leave(&mut self, why: &Error) -> (Inbox, Instant) {
         self.end = Some(End::Broken(why.clone()));
         self.account.hold(0);
-        std::mem::take(&mut self.inbox)
+        (std::mem::take(&mut self.inbox), self.read_at)
     }
 
     /// What waits is thrown away, and was not read. Returns how much it was.
@@ -419,10 +423,24 @@ impl State {
         self.account.hold(self.inbox.capacity());
     }
 
-    /// What it holds, if nobody has read any of it for so long.
-    pub(crate) fn stalled(&self, now: Instant, time: Duration) -> Option<usize> {
-        let stalled = now.saturating_duration_since(self.read_at) >= time;
-        (stalled && !self.inbox.is_empty()).then(|| self.inbox.capacity())
+    /// What it holds, if nobody has read any of it for a while, and since when.
+    pub(super) fn unread(&self, now: Instant) -> Option<(usize, Instant)> {
+        let still = now.saturating_duration_since(self.read_at) >= STILL;
+        (still && !self.inbox.is_empty()).then(|| (self.inbox.capacity(), self.read_at))
+    }
+
+    /// Its reader is at work, though elsewhere.
+    pub(crate) fn note_reader(&mut self, now: Instant) {
+        self.read_at = now;
+    }
+
+    /// What waits is thrown away though somebody may want it: there is no end behind it any
+    /// more. Nothing if all was read.
+    pub(super) fn spoil(&mut self, why: &Error) {
+        if self.throw_away() > 0 {
+            self.end = Some(End::Broken(why.clone()));
+            self.readers.wake();
+        }
     }
 
     /// What was not granted though it was consumed.

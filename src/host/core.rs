@@ -49,6 +49,8 @@ pub(crate) struct Core {
     listening: Vec<SocketAddr>,
     gate: Gate,
     peers: Mutex<Peers>,
+    /// Links that have ended, with what their conns have not read.
+    outlived: Mutex<Vec<Weak<Link>>>,
     /// What each link counts against, by its number.
     passes: Mutex<HashMap<u64, Pass>>,
     protocols: Mutex<HashMap<Arc<str>, Arc<Backlog>>>,
@@ -120,6 +122,7 @@ impl Core {
             listening,
             gate,
             peers: Mutex::new(peers),
+            outlived: Mutex::default(),
             passes: Mutex::default(),
             protocols: Mutex::default(),
             reactors,
@@ -183,6 +186,13 @@ impl Core {
     /// Every link there is.
     pub(crate) fn links(&self) -> Vec<Arc<Link>> {
         self.peers.lock().iter().flat_map(|(_, p)| p.links.iter().cloned()).collect()
+    }
+
+    /// Those that have ended and hold what their conns have not read.
+    pub(crate) fn outlived_links(&self) -> Vec<Arc<Link>> {
+        let mut outlived = self.outlived.lock();
+        outlived.retain(|link| link.strong_count() > 0);
+        outlived.iter().filter_map(Weak::upgrade).collect()
     }
 
     pub(crate) fn links_to(&self, peer: &PeerId) -> Vec<Arc<Link>> {
@@ -484,6 +494,11 @@ impl Owner for Core {
             self.gate.blame(link.peer, link.remote, Fault::Broken, Instant::now());
         }
         drop(self.passes.lock().remove(&link.id));
+        if link.is_outlived() {
+            let mut outlived = self.outlived.lock();
+            outlived.retain(|link| link.strong_count() > 0);
+            outlived.push(Arc::downgrade(link));
+        }
         let (connection, peer) = (link.id, link.peer);
         self.resources.feed.tell(|| Event::ConnectionClosed { connection, peer, why: why.clone() });
         self.peers.lock().settle(&link.peer, |entry| {

@@ -137,8 +137,10 @@ impl HostBuilder {
     /// 1 PiB.
     ///
     /// Above 80 % windows grow no more, and idle connections are closed; above 95 % new
-    /// connections and streams are refused and the stalled conns that hold most are
-    /// reset (see [`Pressure`](crate::Pressure)).
+    /// connections and streams are refused and what stands still is taken back, first from
+    /// the peers for which most is held (see [`Pressure`](crate::Pressure)). What goes on
+    /// then may pass the budget: by 64 KiB and a write of each conn, and by what its window
+    /// of 256 KiB lets a peer send.
     pub fn memory(self, bytes: usize) -> HostBuilder {
         self.limit(Limit::ReceiveMemory, bytes)
     }
@@ -179,8 +181,9 @@ impl HostBuilder {
         self.limit(Limit::PingsWaiting, n)
     }
 
-    /// Frames of one connection that carry nothing, receipts that say nothing new among
-    /// them, in 10 s; a peer that sends more is told to go away. Default 10,000; from 1 to 1,000,000.
+    /// Frames of one connection that carry nothing, in 10 s; a peer that sends more is told
+    /// to go away. Receipts that say nothing new are among them, answers to pings that
+    /// nobody has sent, and goodbyes behind the first. Default 10,000; from 1 to 1,000,000.
     pub fn max_empty_frames(self, n: usize) -> HostBuilder {
         self.limit(Limit::EmptyFrames, n)
     }

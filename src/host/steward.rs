@@ -1,18 +1,20 @@
 //! Who looks after the memory of a host: on its event loop, without a lock, when a
 //! level has changed and as long as it is not back to the lowest.
 
+use std::cmp::{Ordering, Reverse};
+use std::collections::{BinaryHeap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use libp2p_identity::PeerId;
 use parking_lot::Mutex;
 
 use super::core::Core;
-use crate::driver::{Link, Priority, Stream};
-use crate::resources::budget::{Budget, Pressure};
+use crate::driver::{Holding, Link, Priority};
+use crate::resources::budget::Pressure;
 use crate::resources::events::Event;
 use crate::resources::limits::Limit;
 use crate::resources::{buffers, machine};
-use crate::session::Session;
 
 #[derive(Default)]
 pub(crate) struct Steward {
@@ -40,26 +42,23 @@ impl Steward {
             // Even if none was seen here: it may have been over before this look.
             links.iter().for_each(|link| link.resume_paused());
         }
-        self.act(level, &links, memory, now);
+        self.act(level, &links, core, now);
         let mut busy = level > Pressure::Low;
         for link in links.iter().filter(|link| link.budget().is_over()) {
             busy = true;
-            let held = unread(std::slice::from_ref(link), now);
             let own = Limit::ReceiveMemoryPerConnection;
-            self.reset_while(held, || link.budget().is_over(), own, core);
+            take_back(link.unread(now), || link.budget().is_over(), own, core);
         }
         if level == Pressure::Emergency {
             let target = memory.limit() / 100 * 90;
-            core.sessions.relieve(|| memory.used() < target);
-            let mut holders = unread(&links, now);
-            holders.extend(unconfirmed(core, now));
-            self.reset_while(holders, || memory.used() >= target, Limit::ReceiveMemory, core);
+            let all = still(core, links, now);
+            take_back(all, || memory.used() >= target, Limit::ReceiveMemory, core);
         }
         let again = if busy || is_large { now.checked_add(A_WHILE) } else { None };
         [log, again].into_iter().flatten().min()
     }
 
-    fn act(&self, level: Pressure, links: &[Arc<Link>], memory: &Budget, now: Instant) {
+    fn act(&self, level: Pressure, links: &[Arc<Link>], core: &Core, now: Instant) {
         if level >= Pressure::Medium {
             links.iter().for_each(|link| link.shrink());
             buffers::trim(if level == Pressure::Emergency { 0 } else { buffers::KEPT / 8 });
@@ -67,29 +66,88 @@ impl Steward {
         if level >= Pressure::High {
             let idle = links.iter().filter(|link| link.streams() == 0);
             idle.for_each(|link| link.close_soon(now));
+            core.sessions.shrink();
         }
-        log::trace!(level:? = level, used = memory.used(); "memory looked after");
-    }
-
-    /// Resets those that have stalled and hold most, those of low priority first, while
-    /// there is more than this limit allows.
-    fn reset_while(
-        &self,
-        mut holders: Vec<Holder>,
-        still: impl Fn() -> bool,
-        limit: Limit,
-        core: &Core,
-    ) {
-        holders.sort_by_key(|h| (h.priority, std::cmp::Reverse(h.held)));
-        for holder in holders {
-            if !still() {
-                return;
-            }
-            core.resources.reject(limit);
-            holder.reset();
-        }
+        log::trace!(level:? = level, used = core.resources.memory.used(); "memory looked after");
     }
 }
+
+/// All that is held and does not move.
+fn still(core: &Core, links: Vec<Arc<Link>>, now: Instant) -> Vec<Holding> {
+    let mut all = core.sessions.holdings(now);
+    for link in links.into_iter().chain(core.outlived_links()) {
+        all.extend(link.unread(now));
+        all.extend(link.stuck(now));
+    }
+    all
+}
+
+/// Takes back what does not move while there is more than this limit allows: of low
+/// priority first, then of the peer for which most is held, so that whoever has little
+/// does not pay for it; of one peer the largest, and of those the oldest.
+fn take_back(all: Vec<Holding>, is_over: impl Fn() -> bool, limit: Limit, core: &Core) {
+    let mut of_peers: HashMap<(Priority, PeerId), Vec<Holding>> = HashMap::new();
+    for holding in all {
+        of_peers.entry((holding.priority, holding.peer)).or_default().push(holding);
+    }
+    let mut turns: BinaryHeap<Turn> = of_peers.into_values().map(Turn::new).collect();
+    while is_over()
+        && let Some(mut turn) = turns.pop()
+    {
+        let Some(holding) = turn.holdings.pop() else { continue };
+        core.resources.reject(limit);
+        turn.bytes -= holding.bytes;
+        (holding.give_back)();
+        turns.push(turn);
+    }
+}
+
+/// What is held for one peer, of one priority; the greatest goes first.
+struct Turn {
+    priority: Priority,
+    bytes: usize,
+    since: Instant,
+    /// The first to go is the last.
+    holdings: Vec<Holding>,
+}
+
+impl Turn {
+    /// Of one holding at least.
+    fn new(mut holdings: Vec<Holding>) -> Turn {
+        holdings.sort_by_key(|holding| (holding.bytes, Reverse(holding.since)));
+        let first = &holdings[0];
+        let (priority, mut since, mut bytes) = (first.priority, first.since, 0);
+        for holding in &holdings {
+            since = since.min(holding.since);
+            bytes += holding.bytes;
+        }
+        Turn { priority, bytes, since, holdings }
+    }
+
+    fn rank(&self) -> impl Ord {
+        (Reverse(self.priority), self.bytes, Reverse(self.since))
+    }
+}
+
+impl Ord for Turn {
+    fn cmp(&self, other: &Turn) -> Ordering {
+        self.rank().cmp(&other.rank())
+    }
+}
+
+impl PartialOrd for Turn {
+    fn partial_cmp(&self, other: &Turn) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Turn {
+    fn eq(&self, other: &Turn) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Turn {}
 
 /// What the machine, or a group that this process is in, had come to. Looks follow
 /// one another as fast as levels and limits change: it takes system calls and some
@@ -115,66 +173,10 @@ impl Machine {
     }
 }
 
-/// Something that holds memory and does not move.
-struct Holder {
-    priority: Priority,
-    held: usize,
-    what: What,
-}
-
-enum What {
-    /// What nobody reads.
-    Unread(Arc<Link>, Arc<Stream>),
-    /// What the peer does not confirm.
-    Unconfirmed(Arc<Session>),
-}
-
-impl Holder {
-    fn reset(self) {
-        let held = self.held;
-        match self.what {
-            What::Unread(link, stream) => {
-                log::info!(link = link.id, peer:% = link.peer, stream = stream.id, held;
-                    "a stream is reset for what it holds");
-                link.reset_for_memory(&stream);
-            }
-            What::Unconfirmed(session) => {
-                log::info!(peer:% = session.peer, protocol:% = session.protocol, held;
-                    "a conn is reset for what its peer does not confirm");
-                session.reset_for_memory();
-            }
-        }
-    }
-}
-
-/// The streams that hold something that nobody has read for a while.
-fn unread(links: &[Arc<Link>], now: Instant) -> Vec<Holder> {
-    let of_link = |link: &Arc<Link>| {
-        let link = link.clone();
-        link.table().into_iter().filter_map(move |stream| {
-            let held = stream.state.lock().stalled(now, STALLED)?;
-            let priority = stream.priority();
-            Some(Holder { priority, held, what: What::Unread(link.clone(), stream) })
-        })
-    };
-    links.iter().flat_map(of_link).collect()
-}
-
-/// The conns that keep something that their peers have not confirmed for a while.
-fn unconfirmed(core: &Core, now: Instant) -> Vec<Holder> {
-    let holder = |(session, held): (Arc<Session>, usize)| {
-        let priority = session.priority();
-        Holder { priority, held, what: What::Unconfirmed(session) }
-    };
-    core.sessions.unconfirmed(now, STALLED).into_iter().map(holder).collect()
-}
-
 /// A host that holds less is not what a machine is short of memory for.
 const LARGE: u64 = 64 << 20;
 /// How often to look while something is wrong, and at the machine at most.
 const A_WHILE: Duration = Duration::from_secs(1);
-/// A reader that has taken nothing for so long.
-const STALLED: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {

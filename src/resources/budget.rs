@@ -15,10 +15,15 @@ pub enum Pressure {
     /// Above 60 % of the budget: buffers of idle connections shrink and pools are
     /// trimmed.
     Medium,
-    /// Above 80 %: windows grow no more, and idle connections are closed.
+    /// Above 80 %: windows grow no more, what conns may keep until it is confirmed shrinks
+    /// to what they do keep, or 1 MiB, and idle connections are closed.
     High,
     /// Above 95 %: new connections and streams are refused, conns of low priority
-    /// pause, then the stalled ones that hold most are reset, and pools are emptied.
+    /// pause, others keep 64 KiB at most of what they write from then on, and pools are
+    /// emptied. What stands still is taken back, first from the peers for which most is
+    /// held: conns that nobody reads, that their peers do not confirm, or that have lost
+    /// their connection, and connections whose peer does not take the output, or does not
+    /// finish a frame. What waits for a peer moves as long as half of it is going in 30 s.
     Emergency,
 }
 
@@ -256,11 +261,16 @@ impl Account {
         granted
     }
 
+    /// Promises no more than this from now on.
+    pub(crate) fn promise_only(&mut self, n: usize) {
+        let before = self.taken();
+        self.promised = self.promised.min(n as u64);
+        self.budget.release(before - self.taken());
+    }
+
     /// Nothing more comes: what was promised is free, what is held is not.
     pub(crate) fn end(&mut self) {
-        let before = self.taken();
-        self.promised = 0;
-        self.budget.release(before - self.held);
+        self.promise_only(0);
     }
 
     /// It holds so much now.
@@ -277,6 +287,11 @@ impl Account {
 
     pub(crate) fn taken(&self) -> u64 {
         self.promised.max(self.held)
+    }
+
+    /// How short of memory the host is.
+    pub(crate) fn level(&self) -> Pressure {
+        self.budget.level()
     }
 }
 

@@ -76,8 +76,8 @@ limits! {
     /// 10 s, [`max_resets`](crate::HostBuilder::max_resets).
     Resets = "resets of streams that nobody accepted";
     /// Bytes that arrived and wait to be read, and windows above 256 KiB, in all,
-    /// [`memory`](crate::HostBuilder::memory). Above it the stalled streams that hold
-    /// most are reset.
+    /// [`memory`](crate::HostBuilder::memory). Above it what stands still is taken
+    /// back, see [`Pressure`](crate::Pressure).
     ReceiveMemory = "receive memory";
     /// The same of one connection,
     /// [`memory_per_connection`](crate::HostBuilder::memory_per_connection).

@@ -2,8 +2,9 @@
 
 use std::io::IoSliceMut;
 use std::sync::Arc;
+use std::time::Instant;
 
-use crate::driver::{Fate, Inbox, Link, Stream, Waiters};
+use crate::driver::{Fate, Inbox, Link, STILL, Stream, Waiters};
 use crate::error::Error;
 use crate::proto::yamux::INITIAL_WINDOW;
 use crate::resources::budget::{Account, Budget};
@@ -38,6 +39,8 @@ pub(super) struct Carriers {
     /// What came on those that were lost and was not read: nothing else is kept of them,
     /// however many they were.
     left: Inbox,
+    /// When some of it was last taken, or of what came before it.
+    read_at: Instant,
     /// What that takes of the host's memory.
     account: Account,
     /// The last one that was current.
@@ -61,6 +64,7 @@ impl Carriers {
             last: first.clone(),
             current: first,
             left: Inbox::default(),
+            read_at: Instant::now(),
             account: Account::new(memory),
             received: 0,
             finished: false,
@@ -80,11 +84,14 @@ impl Carriers {
     pub(super) fn detach(&mut self, why: &Error) {
         let Some(carrier) = self.current.take() else { return };
         self.received = carrier.received();
-        let left = {
+        let (left, read_at) = {
             let mut stream = carrier.stream.state.lock();
             self.finished |= stream.finished();
             stream.leave(why)
         };
+        if !self.has_left() {
+            self.read_at = read_at;
+        }
         self.left.append(left);
         self.left_changed();
     }
@@ -98,7 +105,17 @@ impl Carriers {
     pub(super) fn read_left(&mut self, bufs: &mut [IoSliceMut<'_>]) -> usize {
         let n = self.left.read(bufs);
         self.left_changed();
+        self.read_at = Instant::now();
+        if let Some(current) = &self.current {
+            current.stream.state.lock().note_reader(self.read_at);
+        }
         n
+    }
+
+    /// How much memory it takes, if nobody has read any of it for a while, and since when.
+    pub(super) fn unread_left(&self, now: Instant) -> Option<(usize, Instant)> {
+        let still = now.saturating_duration_since(self.read_at) >= STILL;
+        (still && self.has_left()).then(|| (self.left.capacity(), self.read_at))
     }
 
     /// Copies what fits of it and keeps it.

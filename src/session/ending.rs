@@ -204,7 +204,7 @@ impl Session {
         }
         let waits = delivered && self.owes_receipt();
         let mut asking = None;
-        let (ended, released, current, received) = {
+        let (ended, released, current, received, has_left) = {
             let mut state = self.state.lock();
             let over = delivered && !waits && state.carriers.is_finished();
             if over && !matches!(state.phase, Phase::Ended(_)) {
@@ -217,7 +217,8 @@ impl Session {
             }
             let ended = matches!(state.phase, Phase::Ended(_));
             let received = state.carriers.received_so_far();
-            (ended, state.released.is_some(), state.carriers.current.clone(), received)
+            let has_left = state.carriers.has_left();
+            (ended, state.released.is_some(), state.carriers.current.clone(), received, has_left)
         };
         if let Some(asking) = asking {
             asking.abandon();
@@ -232,7 +233,7 @@ impl Session {
         if ended {
             self.settle_for_good();
             self.writer.lock().clear();
-            self.sessions.bury(self, received, now);
+            self.sessions.bury(self, received, has_left, now);
         } else if delivered {
             self.sessions.tell();
         }

@@ -75,11 +75,6 @@ impl Lost {
         self.of_peers.get(peer).into_iter().flat_map(OfPeer::sessions).collect()
     }
 
-    /// All; of each peer the oldest first.
-    pub(super) fn all(&self) -> Vec<Arc<Session>> {
-        self.of_peers.values().flat_map(OfPeer::sessions).collect()
-    }
-
     /// Whether one waits for a link to this peer that this host has to dial.
     pub(super) fn wants(&self, peer: &PeerId) -> bool {
         self.of_peers.get(peer).is_some_and(|of_peer| of_peer.dial > 0)

@@ -4,12 +4,13 @@
 use std::io::IoSlice;
 use std::ops::Deref;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use crate::driver::Pace;
 use crate::error::Result;
 use crate::proto::resume::{self, Next};
 use crate::proto::yamux::Kept;
-use crate::resources::budget::{Account, Budget};
+use crate::resources::budget::{Account, Budget, Pressure};
 
 /// How far the session's own direction is. What it knows is read through it; what
 /// changes how much is kept goes through the calls here.
@@ -21,42 +22,48 @@ pub(super) struct Outgoing {
     /// Where the current carrier began, if it is not the first.
     resumed_at: Option<u64>,
     account: Account,
-    /// How far the peer was when that was last looked at.
-    seen: Option<Seen>,
-}
-
-/// What the peer had confirmed, since when at least, and until when that is known.
-struct Seen {
-    delivered: u64,
-    since: Instant,
-    looked: Instant,
+    /// How the peer confirms what is kept, where memory is short.
+    pace: Pace,
 }
 
 impl Outgoing {
     pub(super) fn new(limit: usize, budget: Arc<Budget>) -> Outgoing {
         let (inner, account) = (resume::Outgoing::new(), Account::new(budget));
         let most = limit.min(FIRST);
-        Outgoing { inner, most, limit, resumed_at: None, account, seen: None }
+        Outgoing { inner, most, limit, resumed_at: None, account, pace: Pace::default() }
     }
 
     /// How many bytes more may be written.
     pub(super) fn room(&self) -> usize {
-        self.inner.room(self.most)
+        self.inner.room(self.most())
     }
 
-    /// How many bytes may be kept in all.
+    /// How many bytes may be kept in all: few while the host is out of memory.
     pub(super) fn most(&self) -> usize {
-        self.most
+        match self.account.level() {
+            Pressure::Emergency => self.most.min(LEAST),
+            _ => self.most,
+        }
     }
 
     /// May keep twice as much, up to its limit, if the budget has it.
     pub(super) fn grow(&mut self) -> bool {
         let extra = self.most.min(self.limit.saturating_sub(self.most));
-        let granted = u32::try_from(extra).is_ok_and(|n| n > 0 && self.account.promise(n));
+        // What is held already would do for a promise.
+        let granted = self.account.level() < Pressure::High
+            && u32::try_from(extra).is_ok_and(|n| n > 0 && self.account.promise(n));
         if granted {
             self.most += extra;
         }
         granted
+    }
+
+    /// May keep no more than it does, or than at first: what it grew for is over.
+    pub(super) fn shrink(&mut self) {
+        let least = self.limit.min(FIRST);
+        let unacked = usize::try_from(self.inner.unacked()).unwrap_or(usize::MAX);
+        self.most = self.most.min(unacked.max(least));
+        self.account.promise_only(self.most - self.most.min(least));
     }
 
     /// The first `n` bytes of `bufs` were written; they are sealed later.
@@ -127,16 +134,11 @@ impl Outgoing {
         Ok(again)
     }
 
-    /// How much is kept, if the peer was seen to confirm nothing of it for so long.
-    pub(super) fn stalled(&mut self, now: Instant, time: Duration) -> Option<usize> {
-        let (delivered, held) = (self.inner.delivered(), self.inner.held());
-        let same = |seen: &&Seen| {
-            let lately = now.saturating_duration_since(seen.looked) <= time.saturating_mul(3);
-            seen.delivered == delivered && lately
-        };
-        let since = self.seen.as_ref().filter(same).map_or(now, |seen| seen.since);
-        self.seen = (held > 0).then_some(Seen { delivered, since, looked: now });
-        (held > 0 && now.saturating_duration_since(since) >= time).then_some(held)
+    /// How much memory it takes, if the peer confirms nothing of it, or next to none; and
+    /// since when.
+    pub(super) fn unconfirmed(&mut self, now: Instant) -> Option<(usize, Instant)> {
+        let since = self.pace.look(self.inner.delivered(), self.inner.unacked(), now)?;
+        Some((self.inner.held(), since))
     }
 
     /// Forgets what it keeps, for good: nobody will ask for it.
@@ -157,6 +159,8 @@ impl Deref for Outgoing {
 
 /// What may be kept at first.
 const FIRST: usize = 1 << 20;
+/// The same while the host is out of memory: enough to go on.
+const LEAST: usize = 64 * 1024;
 /// Sealed in one go.
 const STEP: usize = 256 * 1024;
 /// The first of that on a carrier that follows another.
@@ -190,18 +194,34 @@ mod tests {
     }
 
     #[test]
-    fn it_has_stalled_if_two_looks_find_the_same_of_it() {
-        let (mut out, _) = outgoing(16 << 20, 1 << 30);
-        let (start, second) = (Instant::now(), Duration::from_secs(1));
-        let look = |out: &mut Outgoing, after: u32| out.stalled(start + after * second, second);
-        assert_eq!((look(&mut out, 0), look(&mut out, 1)), (None, None), "nothing is kept");
-        out.append_sealed(&[IoSlice::new(&[7; 1000])], 1000, None);
-        assert_eq!(look(&mut out, 2), None, "it was empty a moment ago");
-        assert!(look(&mut out, 3).is_some_and(|kept| kept >= 1000));
-        out.ack(500).unwrap();
-        assert_eq!(look(&mut out, 4), None, "the peer lives");
-        assert_eq!(look(&mut out, 60), None, "nobody has looked for long");
-        assert!(look(&mut out, 61).is_some());
+    fn where_memory_is_out_little_is_kept() {
+        let (mut out, budget) = outgoing(16 << 20, 8 << 20);
+        assert_eq!(out.room(), FIRST);
+        budget.charge(7 << 20);
+        assert!(!out.grow(), "{:?}", budget.level());
+        budget.charge(1 << 20);
+        let bytes = [7; LEAST + 1000];
+        assert_eq!((budget.level(), out.room()), (Pressure::Emergency, LEAST));
+        out.append_sealed(&[IoSlice::new(&bytes)], bytes.len(), None);
+        assert_eq!((out.room(), out.grow()), (0, false));
+        out.ack(2000).unwrap();
+        assert_eq!(out.room(), 1000);
+        budget.release(8 << 20);
+        assert_eq!(out.room(), FIRST - LEAST + 1000);
+    }
+
+    #[test]
+    fn what_it_grew_for_is_given_back_when_it_is_over() {
+        let (mut out, budget) = outgoing(16 << 20, 1 << 30);
+        assert!(out.grow() && out.grow() && out.grow());
+        let bytes = vec![7; 3 << 20];
+        out.append_sealed(&[IoSlice::new(&bytes)], bytes.len(), None);
+        out.shrink();
+        assert_eq!((out.room(), out.most()), (0, 3 << 20));
+        out.ack(3 << 20).unwrap();
+        out.shrink();
+        assert_eq!((out.room(), budget.used()), (FIRST, 0));
+        assert!(out.grow(), "it may grow again");
     }
 
     #[test]

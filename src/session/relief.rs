@@ -1,73 +1,74 @@
 //! What a host that is out of memory takes back from its sessions.
 
-use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use libp2p_identity::PeerId;
-
-use super::{Session, Sessions};
+use super::{Phase, Session, Sessions};
+use crate::driver::Holding;
 use crate::error::{Error, ErrorCode};
 
 impl Sessions {
-    /// Those that are without a carrier end until `enough`, with what they have and nobody
-    /// has read: each time the oldest of the peer that takes most, so that whoever takes
-    /// little does not pay for it.
-    pub(crate) fn relieve(&self, enough: impl Fn() -> bool) {
-        if enough() {
-            return;
-        }
-        let mut of_peers: HashMap<PeerId, (usize, VecDeque<_>)> = HashMap::new();
-        let lost = self.table.lock().lost.all();
-        for session in lost {
-            let kept = session.kept();
-            let (all, queue) = of_peers.entry(session.peer).or_default();
-            *all += kept;
-            queue.push_back((session, kept));
-        }
-        while !enough() {
-            let most = of_peers.values_mut().max_by_key(|(all, queue)| (*all, queue.len()));
-            let Some((all, queue)) = most else { return };
-            let Some((session, kept)) = queue.pop_front() else { return };
-            *all -= kept;
-            session.give_up_for_memory();
-        }
+    /// They keep no more than they have to, and as much as at first.
+    pub(crate) fn shrink(&self) {
+        self.live(None).iter().for_each(|session| session.writer.lock().shrink());
     }
 
-    /// Those with a carrier whose peer has confirmed nothing for so long of what is kept
-    /// for it, and how much that is. It takes two looks to know.
-    pub(crate) fn unconfirmed(&self, now: Instant, time: Duration) -> Vec<(Arc<Session>, usize)> {
-        let kept = |session: Arc<Session>| {
-            let kept = session.writer_with_acks().stalled(now, time)?;
-            Some((session, kept))
-        };
-        self.live(None).into_iter().filter_map(kept).collect()
+    /// What they hold that does not move. It takes two looks to know of those that have a
+    /// carrier what their peers do not confirm.
+    pub(crate) fn holdings(&self, now: Instant) -> Vec<Holding> {
+        self.with_something_left().into_iter().filter_map(|session| session.holding(now)).collect()
     }
 }
 
 impl Session {
-    /// How much memory it takes, both ways.
-    fn kept(&self) -> usize {
-        let unread = self.state.lock().carriers.unread();
-        unread + self.writer.lock().held()
+    fn holding(self: Arc<Session>, now: Instant) -> Option<Holding> {
+        let (bytes, since, what) = self.held(now)?;
+        let (peer, priority) = (self.peer, self.priority());
+        let give_back = Box::new(move || {
+            log::info!(peer:% = self.peer, protocol:% = self.protocol, held = bytes;
+                "a conn is ended for what it holds");
+            self.give_back(what);
+        });
+        Some(Holding { peer, priority, bytes, since, give_back })
     }
 
-    /// It is without a carrier, and ends with all that it has.
-    fn give_up_for_memory(&self) {
-        let what = "the connection was lost, and the memory budget is used up";
-        let why = Error::new(ErrorCode::ConnectionReset, what);
-        if self.give_up_lost(why.clone()) {
-            self.state.lock().carriers.spoil(why);
+    /// What it keeps and its peer does not confirm, and what is left of carriers before and
+    /// nobody reads; all of it at once where it is without a carrier. With what is wrong.
+    fn held(&self, now: Instant) -> Option<(usize, Instant, &'static str)> {
+        let (kept, unconfirmed) = {
+            let mut out = self.writer_with_acks();
+            (out.held(), out.unconfirmed(now))
+        };
+        let state = self.state.lock();
+        if let Phase::Lost(outage) = &state.phase {
+            let all = kept + state.carriers.unread();
+            return (all > 0).then_some((all, outage.since, "the connection was lost"));
+        }
+        match (unconfirmed, state.carriers.unread_left(now)) {
+            (Some((kept, since)), left) => {
+                let (left, then) = left.unwrap_or((0, since));
+                let what = "the peer did not confirm what it was sent";
+                Some((kept + left, since.min(then), what))
+            }
+            (None, Some((left, since))) => Some((left, since, "nobody read what had come")),
+            (None, None) => None,
         }
     }
 
-    /// It ends because of what is kept for its peer.
-    pub(crate) fn reset_for_memory(&self) {
-        let what = "the peer did not confirm what it was sent, and the memory budget is used up";
+    /// It ends, with all that it has. One that has come back meanwhile has not lost its
+    /// connection, and is left alone.
+    fn give_back(&self, what: &str) {
+        let lost = self.is_lost();
+        let code = if lost { ErrorCode::ConnectionReset } else { ErrorCode::OutOfMemory };
+        let why = Error::new(code, format!("{what}, and the memory budget is used up"));
         let current = self.current();
-        self.give_up(Error::new(ErrorCode::OutOfMemory, what));
+        if lost && !self.give_up_lost(why.clone()) {
+            return;
+        }
+        self.give_up(why.clone());
+        self.state.lock().carriers.spoil(why.clone());
         if let Some(carrier) = current {
-            carrier.link.reset_for_memory(&carrier.stream);
+            carrier.link.reset_for_memory(&carrier.stream, &why);
         }
     }
 }

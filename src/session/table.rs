@@ -68,6 +68,8 @@ pub(super) struct Table {
     live: HashMap<Key, Arc<Session>>,
     pub(super) lost: Lost,
     graves: Graves,
+    /// Those that have ended and may have something left to read.
+    outlived: Vec<Weak<Session>>,
     /// Heads that the peer has not answered.
     asking: HashMap<PeerId, usize>,
     /// Peers that a thread redials, and how often it has since a session was resumed.
@@ -187,14 +189,19 @@ impl Sessions {
     }
 
     /// It has ended; a peer that asks for it is told so for a while.
-    pub(super) fn bury(&self, session: &Session, received: u64, now: Instant) {
+    pub(super) fn bury(&self, session: &Session, received: u64, has_left: bool, now: Instant) {
         let mut table = self.table.lock();
         let key = session.key();
-        if table.live.remove(&key).is_some() && !session.opener {
+        let was_there = table.live.remove(&key).is_some();
+        if was_there && !session.opener {
             let until = now + self.limits.timeout + self.limits.detection;
             table.graves.add(key, received, until);
         }
         table.graves.forget(now);
+        if was_there && has_left {
+            table.outlived.retain(|session| session.strong_count() > 0);
+            table.outlived.push(session.me.clone());
+        }
         drop(table);
         self.tell();
     }
@@ -252,6 +259,13 @@ impl Sessions {
                 session.give_up_lost(Error::new(ErrorCode::ConnectionReset, what));
             }
         }
+    }
+
+    /// All that are there, and those that have ended with something left to read.
+    pub(super) fn with_something_left(&self) -> Vec<Arc<Session>> {
+        let table = self.table.lock();
+        let outlived = table.outlived.iter().filter_map(Weak::upgrade);
+        table.live.values().cloned().chain(outlived).collect()
     }
 
     /// Those with this peer, or all.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::carriers::Carrier;
 use super::resuming::Asking;
 use super::{Outage, Phase, Session};
-use crate::driver::Patience;
+use crate::driver::{Patience, STILL};
 use crate::error::{Error, ErrorCode};
 use crate::testing::eventually;
 use crate::{Conn, Host, Listener};
@@ -104,6 +104,31 @@ fn an_end_comes_behind_what_is_left_of_its_carrier() {
     source.link.read(&source.stream, bufs, Patience::None).unwrap_err();
     assert_eq!(near.read(&mut buf).unwrap(), 4);
     assert_eq!(near.read(&mut buf).unwrap(), 0);
+}
+
+/// A handle keeps it, and no table: the host finds it all the same where memory is short.
+#[test]
+fn what_an_ended_session_has_left_can_be_had_back() {
+    let Ends { mut near, mut far, session, client, .. } = ends();
+    far.write_all(&[7; 100_000]).unwrap();
+    eventually("all", || near.stats().unread == 100_000);
+    cut(&session.current().unwrap());
+    session.settle();
+    session.give_up(Error::new(ErrorCode::ConnectionReset, "given up by a test"));
+    let sessions = &client.handle.core.sessions;
+    eventually("its burial", || sessions.live(None).is_empty());
+    for _ in 0..3 {
+        session.finish_if_over(Instant::now());
+    }
+    near.read_exact(&mut [0; 1000]).unwrap();
+    let now = Instant::now();
+    assert!(sessions.holdings(now).is_empty(), "it was read a moment ago");
+    let mut held = sessions.holdings(now + STILL);
+    assert!(held.len() == 1 && held[0].bytes >= 99_000);
+    (held.remove(0).give_back)();
+    assert!(sessions.holdings(now + STILL).is_empty());
+    assert_eq!(near.stats().unread, 0);
+    assert_eq!(near.read(&mut [0]).unwrap_err().kind(), ErrorKind::OutOfMemory);
 }
 
 /// However often a connection is lost, nothing is kept of it but what was not read.

@@ -15,7 +15,8 @@
 //! 3. a stream's `state`.
 //! 4. the queue of `proofs`.
 //! 5. `control`: the control frames that wait.
-//! 6. the owner's accept queues and sessions, `drive`, `notices`, `acks_due`: leaves.
+//! 6. the owner's accept queues and sessions, `drive`, `notices`, `acks_due`, `outlived`:
+//!    leaves.
 //!
 //! A session's `writer` comes before all of them (see `session`).
 
@@ -53,6 +54,7 @@ use parking_lot::Mutex;
 
 use super::carrier::{Greeted, Watcher};
 use super::drive::Drive;
+use super::holding::Pace;
 use super::reactor;
 use super::spin::Spin;
 use super::stream::{Direct, Service, Stream, Waiters};
@@ -136,6 +138,8 @@ pub(crate) struct Link {
     doubted: AtomicBool,
     /// What was consumed on conns of low priority was not granted.
     paused: AtomicBool,
+    /// Streams that were not read to their end when the link ended.
+    outlived: Mutex<Vec<Weak<Stream>>>,
     dead: OnceLock<Error>,
     reactor: Arc<reactor::Handle>,
     token: OnceLock<mio::Token>,
@@ -148,6 +152,8 @@ struct Inbound {
     buf: RecvBuf,
     /// What `buf` takes while it waits for more.
     wire: Account,
+    /// How it is made whole, where memory is short.
+    pace: Pace,
     /// Those for whom something came in the frames that are being processed.
     readers: Waiters,
     /// No byte is taken from the socket any more.
@@ -276,6 +282,7 @@ impl Link {
                 rx,
                 buf: input,
                 wire: Account::new(budget.clone()),
+                pace: Pace::default(),
                 readers: Waiters::default(),
                 ended: false,
             }),
@@ -307,6 +314,7 @@ impl Link {
             redundant: AtomicBool::new(false),
             doubted: AtomicBool::new(false),
             paused: AtomicBool::new(false),
+            outlived: Mutex::default(),
             dead: OnceLock::new(),
             reactor,
             token: OnceLock::new(),
@@ -402,7 +410,12 @@ impl Link {
             ids.into_iter().filter_map(|id| inbound.rx.remove(id)).collect()
         };
         for stream in &streams {
-            stream.state.lock().lose(&why);
+            let mut state = stream.state.lock();
+            state.lose(&why);
+            if state.held() > 0 {
+                self.outlived.lock().push(Arc::downgrade(stream));
+            }
+            drop(state);
             stream.stir();
         }
         self.streams.store(0, Relaxed);
@@ -420,7 +433,8 @@ impl Link {
         sleepers.iter().for_each(|waiter| waiter.wake());
         // Who polls the socket wakes too.
         let _ = self.socket.shutdown(std::net::Shutdown::Both);
-        self.tx.lock().wake_all();
+        self.tx.lock().end();
+        *self.control.lock() = ControlQueue::default();
         if let Some(owner) = self.owner.upgrade() {
             owner.closed(self, &why);
         }

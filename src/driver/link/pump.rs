@@ -244,12 +244,16 @@ impl Link {
                     None
                 }
                 Event::Pong(value) => {
-                    self.on_pong(value);
+                    if !self.on_pong(value) {
+                        self.flood(Limit::EmptyFrames, 1)?;
+                    }
                     self.on_proof(value);
                     None
                 }
                 Event::GoAway(code) => {
-                    self.on_goodbye(code);
+                    if !self.on_goodbye(code) {
+                        self.flood(Limit::EmptyFrames, 1)?;
+                    }
                     None
                 }
             };
@@ -345,23 +349,27 @@ impl Link {
         }
     }
 
-    fn on_pong(&self, value: u32) {
+    /// Whether it answers a ping that was not answered before.
+    fn on_pong(&self, value: u32) -> bool {
         let mut notices = self.notices.lock();
-        if let Some((sent, at)) = notices.ping
-            && sent == value
-        {
-            self.saw_rtt(at.elapsed());
-            notices.ping = None;
-            notices.ponged = value;
-            notices.waiters.wake();
+        if value <= notices.ponged || value > notices.pings {
+            return false;
         }
+        notices.ponged = value;
+        if let Some((_, at)) = notices.ping.take_if(|(sent, _)| *sent == value) {
+            self.saw_rtt(at.elapsed());
+        }
+        notices.waiters.wake();
+        true
     }
 
-    fn on_goodbye(&self, code: u32) {
+    /// Whether it is the first.
+    fn on_goodbye(&self, code: u32) -> bool {
         self.retire();
         let mut notices = self.notices.lock();
-        notices.goodbye = Some(code);
+        let is_first = notices.goodbye.replace(code).is_none();
         notices.waiters.wake();
+        is_first
     }
 }
 

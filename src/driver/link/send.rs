@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice, Write};
 use std::mem;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::bounds::{
     LARGE_BATCH, MOST_AT_ONCE, MOST_ROUNDS, MOST_SEALED, MOST_WAITING, SMALL_BATCH, WHOLE,
@@ -18,6 +19,7 @@ use super::run::Run;
 use super::world::atomic::Ordering::Relaxed;
 use super::world::{For, MutexGuard, Socket, Stream, Waiter, remaining};
 use super::{Link, Patience, millis};
+use crate::driver::holding::Pace;
 use crate::error::{Error, ErrorCode, Result};
 use crate::proto::yamux::{Batch, Control, Tx};
 use crate::resources::budget::Account;
@@ -49,6 +51,12 @@ pub(super) struct Outbound {
     pub(super) run: Run,
     /// The socket's direction to the peer was shut down: nothing is sent any more.
     pub(super) finished: bool,
+    /// The link has ended: nothing is kept for the socket any more.
+    ended: bool,
+    /// What that has thrown away. It stays before `mark`, and is never sent.
+    unsent: usize,
+    /// How the socket takes what waits, where memory is short.
+    pace: Pace,
 }
 
 type Guard<'a> = MutexGuard<'a, Outbound>;
@@ -68,12 +76,15 @@ impl Outbound {
             sleepers: Vec::new(),
             run: Run::default(),
             finished: false,
+            ended: false,
+            unsent: 0,
+            pace: Pace::default(),
         }
     }
 
     /// What is sealed and the kernel has not taken.
     pub(super) fn pending(&self) -> usize {
-        self.away + pending(&self.batches) + self.tx.pending()
+        self.away + pending(&self.batches) + self.tx.pending() + self.unsent
     }
 
     /// How much memory that takes.
@@ -131,9 +142,32 @@ impl Outbound {
         heir.inspect(|(_, sleeper)| sleeper.wake()).is_some()
     }
 
-    /// Wakes all of them: the link has ended.
-    pub(super) fn wake_all(&mut self) {
+    fn wake_all(&mut self) {
         self.sleepers.drain(..).for_each(|(_, sleeper)| sleeper.wake());
+    }
+
+    /// The link has ended, though handles may keep it: nobody waits for the socket any
+    /// more, and nothing.
+    pub(super) fn end(&mut self) {
+        (self.finished, self.ended) = (true, true);
+        self.throw_away();
+        self.wake_all();
+    }
+
+    fn throw_away(&mut self) {
+        self.unsent += pending(&self.batches) + self.tx.pending();
+        (self.batches, self.spare) = (VecDeque::new(), VecDeque::new());
+        // Without a nonce left it keeps the storage that it has.
+        let _ = self.tx.take();
+        self.wire.hold(0);
+    }
+
+    /// How much memory the output takes, if the socket does not take any of it, or next to
+    /// none; and since when.
+    pub(super) fn untaken(&mut self, now: Instant) -> Option<(usize, Instant)> {
+        let waiting = if self.ended { 0 } else { self.pending() as u64 };
+        let since = self.pace.look(self.sent, waiting, now)?;
+        Some((self.held(), since))
     }
 
     fn remove(&mut self, me: &Arc<Waiter>) {
@@ -253,6 +287,9 @@ impl Link {
     /// `None`: nothing can be said any more.
     pub(super) fn said(&self) -> Option<(u64, bool)> {
         let mut out = self.tx.lock();
+        if out.ended {
+            return None;
+        }
         out.tx.close().ok()?;
         let all = self.seal_control(&mut out).ok()?;
         Some((out.mark(), all))
@@ -448,6 +485,9 @@ impl Link {
         batches.append(&mut out.batches);
         out.spare = mem::replace(&mut out.batches, batches);
         out.sent += n;
+        if out.ended {
+            out.throw_away();
+        }
         out.wake_sleepers();
         if n > 0 {
             out.moved = true;

@@ -2,11 +2,16 @@
 //! compiled twice.
 
 use std::io::{ErrorKind, IoSlice, Read, Write};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
+use super::Link;
 use super::rest::Age;
+use crate::driver::STILL;
+use crate::driver::stream::Stream;
+use crate::error::{Error, ErrorCode};
 use crate::proto::yamux::Control;
+use crate::testing::eventually;
 use crate::{Conn, Host, Listener};
 
 #[test]
@@ -80,6 +85,76 @@ fn a_link_whose_socket_cannot_be_watched_ends() {
     assert_eq!(error.kind(), ErrorKind::ConnectionAborted);
     assert!(error.to_string().contains("watch"), "{error}");
     Conn::connect(&client, target, "/x").expect("a new connection");
+}
+
+/// Two hosts with a conn, and the link and the stream of the one that dialled.
+fn plain_ends() -> (Host, Host, Conn, Conn, Arc<Link>, Arc<Stream>) {
+    let host = || Host::builder().listen_on("127.0.0.1:0").resumable(false).build().unwrap();
+    let (server, client) = (host(), host());
+    let listener = Listener::bind(&server, "/x").unwrap();
+    let near = Conn::connect(&client, &server.dial_addrs()[0], "/x").unwrap();
+    let (far, _) = listener.accept().unwrap();
+    let link = client.handle.core.links().remove(0);
+    let stream = link.table().remove(0);
+    (server, client, near, far, link, stream)
+}
+
+/// Handles keep it, and it still knows what went out.
+#[test]
+fn a_link_that_has_ended_keeps_nothing_for_its_socket() {
+    let (server, _client, mut near, _far, link, stream) = plain_ends();
+    near.write_all(b"sent").unwrap();
+    near.flush().unwrap();
+    let sent = link.written();
+    let theirs = server.handle.core.links().remove(0);
+    // Its host does not read any more.
+    let stopped = theirs.rx.lock();
+    let bytes = vec![7; 16 << 10];
+    let mut looks = 0;
+    while looks < 20 {
+        if link.tx.lock().pending() < 200 << 10 {
+            stream.flow.add_credit(16 << 10).unwrap();
+            link.write_now(&stream, &[IoSlice::new(&bytes)], false).unwrap();
+            looks = 0;
+        } else {
+            std::thread::sleep(Duration::from_millis(10));
+            looks += 1;
+        }
+    }
+    let mark = link.written();
+    assert!(link.budget().used() > 200 << 10 && !link.has_sent(mark));
+    link.die(Error::new(ErrorCode::ConnectionReset, "cut by a test"));
+    drop(stopped);
+    // Its stream has a small buffer at hand.
+    assert!(link.budget().used() <= 4096, "{} bytes", link.budget().used());
+    assert_eq!((link.written(), link.has_sent(sent), link.has_sent(mark)), (mark, true, false));
+    let error = near.flush().expect_err("it was not sent");
+    assert!(error.to_string().contains("cut by a test"), "{error}");
+    assert_eq!(link.said(), None);
+}
+
+/// There is no end behind what was thrown away, though the peer had finished.
+#[test]
+fn what_nobody_reads_of_a_link_that_has_ended_is_given_back() {
+    let (_server, client, mut near, mut far, link, stream) = plain_ends();
+    far.write_all(&[7; 100_000]).unwrap();
+    far.shutdown(std::net::Shutdown::Write).unwrap();
+    eventually("the end", || stream.state.lock().finished());
+    link.die(Error::new(ErrorCode::ConnectionReset, "cut by a test"));
+    near.read_exact(&mut [0; 1000]).unwrap();
+    let outlived = client.handle.core.outlived_links();
+    assert!(outlived.len() == 1 && Arc::ptr_eq(&outlived[0], &link));
+    let now = Instant::now();
+    assert!(link.unread(now).is_empty(), "it was read a moment ago");
+    let mut held = link.unread(now + STILL);
+    let held = held.pop().expect("one that is left");
+    assert!(held.bytes >= 99_000 && held.peer == far.local_peer_id());
+    (held.give_back)();
+    assert_eq!(link.budget().used(), 0);
+    let error = near.read(&mut [0]).expect_err("it is not whole");
+    assert_eq!(error.kind(), ErrorKind::OutOfMemory);
+    drop((near, stream));
+    assert!(link.unread(now + STILL).is_empty() && !link.is_outlived());
 }
 
 #[test]

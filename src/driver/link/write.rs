@@ -12,6 +12,7 @@ use crate::driver::carrier::Watcher;
 use crate::driver::stream::{Direct, Priority};
 use crate::error::Result;
 use crate::proto::yamux::Kept;
+use crate::resources::budget::Pressure;
 
 impl Link {
     /// Writes some of `bufs` and returns how much; `None`: nothing could be
@@ -246,11 +247,12 @@ impl Link {
 
     /// Under contention a conn of low priority waits until the others have written, and
     /// one of normal priority until those of high priority have: these go in where the
-    /// others wait.
+    /// others wait. Where the host is out of memory little waits.
     fn room_for(&self, stream: &Stream) -> usize {
+        let is_last = || self.urgent.load(Relaxed) > 0 || self.pressure() == Pressure::Emergency;
         match stream.priority() {
             Priority::Low => ROOM_FOR_LAST,
-            Priority::Normal if self.urgent.load(Relaxed) > 0 => ROOM_FOR_LAST,
+            Priority::Normal if is_last() => ROOM_FOR_LAST,
             Priority::Normal => MOST_WAITING,
             Priority::High => MOST_WAITING + ROOM_FOR_FIRST,
         }

@@ -22,7 +22,7 @@ use crate::driver::stream::{Counters, Direct, Priority};
 use crate::error::{Error, ErrorCode, Result};
 use crate::proto::noise::Sealer;
 use crate::proto::yamux::{Control, ControlQueue, Flow, Role, StreamId, Tx};
-use crate::resources::budget::{Account, Budget};
+use crate::resources::budget::{Account, Budget, Pressure};
 use crate::resources::limits::Limit;
 
 pub(super) struct Link {
@@ -125,6 +125,10 @@ impl Link {
 
     pub(super) fn death(&self) -> Option<&Error> {
         self.dead.get()
+    }
+
+    pub(super) fn pressure(&self) -> Pressure {
+        Pressure::Low
     }
 
     pub(super) fn gone(&self) -> Error {
@@ -256,7 +260,7 @@ impl Link {
         };
         sleepers.iter().for_each(|waiter| waiter.wake());
         let _ = self.socket.shutdown(Shutdown::Both);
-        self.tx.lock().wake_all();
+        self.tx.lock().end();
     }
 
     /// As in `open`.

@@ -6,6 +6,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::turn::Way;
 use crate::error::Result;
 use crate::proto::resume::{self, Next};
 use crate::proto::yamux::Kept;
@@ -23,6 +24,8 @@ pub(super) struct Outgoing {
     account: Account,
     /// How far the peer was when that was last looked at.
     seen: Option<Seen>,
+    /// What it has to say waits for others.
+    pub(super) way: Option<Way>,
 }
 
 /// What the peer had confirmed, since when at least, and until when that is known.
@@ -36,7 +39,7 @@ impl Outgoing {
     pub(super) fn new(limit: usize, budget: Arc<Budget>) -> Outgoing {
         let (inner, account) = (resume::Outgoing::new(), Account::new(budget));
         let most = limit.min(FIRST);
-        Outgoing { inner, most, limit, resumed_at: None, account, seen: None }
+        Outgoing { inner, most, limit, resumed_at: None, account, seen: None, way: None }
     }
 
     /// How many bytes more may be written.

@@ -217,8 +217,9 @@ impl Sessions {
 
     /// It has a carrier again, or has ended.
     pub(super) fn strike_off(&self, session: &Session, number: u64) {
-        self.table.lock().lost.remove(session.peer, number);
+        let through = self.table.lock().lost.remove(session.peer, number);
         self.changed.notify_all();
+        through.iter().filter_map(Weak::upgrade).for_each(|session| session.stirred());
     }
 
     /// A place among the heads that the peer has not answered, if there is one.

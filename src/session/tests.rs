@@ -266,7 +266,8 @@ fn a_session_that_ends_while_it_asks_leaves_no_stream_behind() {
             state.carriers.detach(&why);
             let deadline = now + Duration::from_secs(10);
             let mut outage = Outage::new(number, &carrier.link, why, now, deadline);
-            outage.asking = Some(Asking { carrier: carrier.clone(), since: now, place });
+            outage.asking =
+                Some(Asking { carrier: carrier.clone(), since: now, looks: now, place });
             state.phase = Phase::Lost(outage);
         }
         end(&session);
@@ -305,4 +306,60 @@ fn whether_a_peer_is_to_be_dialled_is_known_without_a_look_at_all_that_are_lost(
     assert!(!sessions.table.lock().lost.wants(&peer));
     others.into_iter().for_each(|number| sessions.strike_off(&session, number));
     assert_eq!(sessions.waiting(), 0);
+}
+
+/// A head is behind much else on a slow connection; but for ever nobody waits.
+#[test]
+fn an_answer_is_late_where_nothing_moves_or_the_link_is_only_kept_busy() {
+    let Ends { mut near, mut far, session, .. } = ends();
+    let seconds = Duration::from_secs;
+    assert_eq!(session.sessions.limits.answer, seconds(10));
+    let link = session.current().unwrap().link.clone();
+    let asked = Instant::now() - seconds(9);
+    near.write_all(b"x").unwrap();
+    far.read_exact(&mut [0]).unwrap();
+    let moved = link.last_moved();
+    assert!(moved >= asked + seconds(8));
+    session.wait_for_answer(&link, asked, moved + seconds(9));
+    assert!(link.death().is_none());
+    session.wait_for_answer(&link, moved - seconds(115), moved + seconds(4));
+    assert!(link.death().is_none());
+    session.wait_for_answer(&link, moved - seconds(115), moved + seconds(6));
+    let why = link.death().expect("two minutes are over").to_string();
+    assert!(why.contains("did not answer"), "{why}");
+    eventually("a resumption", || near.stats().resumes == 1);
+    let link = session.current().unwrap().link.clone();
+    let moved = link.last_moved();
+    session.wait_for_answer(&link, moved, moved + seconds(10));
+    assert!(link.death().is_some());
+}
+
+/// The peer may have given the others up.
+#[test]
+fn a_session_that_is_back_makes_way_for_others_that_come_and_not_for_long() {
+    for others_end in [true, false] {
+        let Ends { mut near, mut far, session, .. } = ends();
+        let sessions = session.sessions.clone();
+        let (number, _) = sessions.enlist(&session, false, false);
+        let start = Instant::now();
+        cut(&session.current().unwrap());
+        eventually("a resumption", || near.stats().resumes == 1);
+        near.write_all(b"kept").unwrap();
+        assert!(session.writer.lock().is_behind() || start.elapsed() > Duration::from_millis(500));
+        if others_end {
+            sessions.strike_off(&session, number);
+        }
+        near.flush().unwrap();
+        let waited = start.elapsed();
+        let mut buf = [0; 4];
+        far.read_exact(&mut buf).unwrap();
+        assert_eq!(&buf, b"kept");
+        assert!(others_end || waited >= Duration::from_millis(490), "{waited:?}");
+        near.write_all(b"more").unwrap();
+        far.read_exact(&mut buf).unwrap();
+        assert_eq!((&buf, session.writer.lock().way.is_none()), (b"more", true));
+        if !others_end {
+            sessions.strike_off(&session, number);
+        }
+    }
 }

@@ -80,7 +80,7 @@ impl Session {
             }
             return Ok(Wrote::Nothing(Obstacle::Acks(seen)));
         }
-        if out.is_behind() {
+        if out.is_behind() || out.way.is_some() {
             // Behind what is sealed again first.
             let n = wanted.min(out.room());
             out.append(bufs, n);
@@ -298,7 +298,7 @@ impl Session {
         // Before it looks, so that no news is missed.
         carries.set_curious(Curious::Yes);
         self.hear_acks(out, carrier);
-        while out.is_behind() {
+        while out.is_behind() && !self.makes_way(out) {
             let written = link.write_now(stream, &out.next(), false);
             match written {
                 Ok(Written::Some { n, mark, left, .. }) => {

@@ -374,6 +374,12 @@ impl Link {
         self.rtt().is_some_and(|rtt| rtt < NEAR)
     }
 
+    /// When the last byte came, or the kernel took one.
+    pub(crate) fn last_moved(&self) -> Instant {
+        let moved = self.heard.load(Relaxed).max(self.taken.load(Relaxed));
+        self.opened + Duration::from_millis(moved)
+    }
+
     /// Notes a round trip; the smallest counts.
     fn saw_rtt(&self, rtt: Duration) {
         let nanos = nanos(rtt);

@@ -1,6 +1,6 @@
 //! What depends on moments that no test from outside can choose.
 
-use std::io::{ErrorKind, IoSliceMut, Read, Write};
+use std::io::{ErrorKind, IoSlice, IoSliceMut, Read, Write};
 use std::net::Shutdown;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
@@ -362,4 +362,34 @@ fn a_session_that_is_back_makes_way_for_others_that_come_and_not_for_long() {
             sessions.strike_off(&session, number);
         }
     }
+}
+
+/// It does not wait for the next thing to happen.
+#[test]
+fn a_flush_returns_when_the_last_byte_is_out() {
+    let Ends { near, far: _far, session, .. } = ends();
+    let carrier = session.current().unwrap();
+    let late = |_| {
+        {
+            let mut out = session.writer.lock();
+            out.append(&[IoSlice::new(b"x")], 1);
+            session.unsent.store(super::writing::NOWHERE, SeqCst);
+        }
+        std::thread::scope(|scope| {
+            let flushed = scope.spawn(|| {
+                (&near).flush().unwrap();
+                Instant::now()
+            });
+            eventually("it waits", || carrier.stream.state.lock().has_writers());
+            let mut out = session.writer.lock();
+            session.advance(&mut out, &carrier);
+            // It is awake by now, and looks.
+            std::thread::sleep(Duration::from_millis(10));
+            let free = Instant::now();
+            drop(out);
+            flushed.join().unwrap().saturating_duration_since(free)
+        })
+    };
+    let best = (0..5).map(late).min().unwrap();
+    assert!(best < Duration::from_millis(50), "as if for the receipt: {best:?}");
 }

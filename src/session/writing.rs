@@ -227,7 +227,8 @@ impl Session {
                 }
                 continue;
             }
-            let caught_up = || self.writer.try_lock().is_some_and(|out| !out.is_behind());
+            // Not by the writer's lock: whoever wakes this thread has it.
+            let caught_up = || self.unsent.load(SeqCst) != NOWHERE || self.settled.load(SeqCst);
             if patience == Patience::None || !link.await_writable(stream, patience, caught_up)? {
                 return Ok(false);
             }
@@ -272,7 +273,7 @@ impl Session {
     pub(super) fn hear_acks(&self, out: &mut Outgoing, carrier: &Carrier) -> Option<u32> {
         let acked = carrier.stream.carries.get()?.acked()?;
         if let Err(why) = out.ack(acked) {
-            carrier.link.die(why);
+            carrier.link.die_quietly(why);
         }
         Some(acked)
     }
@@ -317,6 +318,10 @@ impl Session {
                 }
                 Err(_) => break,
             }
+        }
+        if !out.is_behind() {
+            // What was confirmed meanwhile is not sealed any more.
+            let _ = self.unsent.compare_exchange(NOWHERE, 0, SeqCst, SeqCst);
         }
         if !self.say_end(out, carrier) {
             return;

@@ -5,8 +5,14 @@ use std::io::{ErrorKind, IoSlice, Read, Write};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::Negotiated;
 use super::rest::Age;
+use crate::driver::stream::User;
+use crate::error::{Error, ErrorCode};
 use crate::proto::yamux::Control;
+use crate::testing::eventually;
 use crate::{Conn, Host, Listener};
 
 #[test]
@@ -131,4 +137,71 @@ fn little_that_waits_for_a_full_socket_takes_little_memory() {
         assert!(more < 1 << 20, "{what}: {more} bytes");
         drop(stopped);
     }
+}
+
+#[test]
+fn a_connect_that_waits_for_room_hears_that_its_connection_is_being_closed() {
+    let server = Host::builder().listen_on("127.0.0.1:0").build().unwrap();
+    let _listener = Listener::bind(&server, "/x").unwrap();
+    let client = Host::new().unwrap();
+    let _near = Conn::connect(&client, &server.dial_addrs()[0], "/x").unwrap();
+    let link = client.handle.core.links().remove(0);
+    let theirs = server.handle.core.links().remove(0);
+    link.unacked.fetch_add(link.most_unacked(), Relaxed);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    std::thread::scope(|scope| {
+        let opened = scope.spawn(|| link.open("/x", Some(deadline)));
+        eventually("it waits", || !link.notices.lock().waiters.is_empty());
+        // Nobody answers.
+        let _stopped = theirs.rx.lock();
+        let why = Error::new(ErrorCode::ConnectionAborted, "closed by a test");
+        assert!(link.begin_close(&why).is_some());
+        let opened = opened.join().unwrap();
+        assert!(matches!(opened, Ok(Negotiated::LinkGone(_))));
+        assert!(Instant::now() + Duration::from_secs(5) < deadline, "at its end");
+    });
+}
+
+#[test]
+fn the_time_of_a_stream_that_nobody_has_begins_once() {
+    let server = Host::builder().listen_on("127.0.0.1:0").build().unwrap();
+    let listener = Listener::bind(&server, "/x").unwrap();
+    let client = Host::new().unwrap();
+    let _near = Conn::connect(&client, &server.dial_addrs()[0], "/x").unwrap();
+    let _far = listener.accept().unwrap();
+    let link = client.handle.core.links().remove(0);
+    let stream = link.table().remove(0);
+    let release = || {
+        link.release(&stream);
+        match stream.state.lock().user {
+            User::Gone(since) => since,
+            _ => unreachable!("it was released"),
+        }
+    };
+    assert_eq!(release(), release());
+}
+
+#[test]
+fn every_stream_that_is_given_up_is_reset_however_many_there_are() {
+    let builder = || Host::builder().resumable(false).max_streams(2000);
+    let host = || builder().listen_on("127.0.0.1:0").build().unwrap();
+    let (server, client) = (host(), host());
+    let listener = Listener::bind(&server, "/x").unwrap();
+    let conns: Vec<_> = (0..1500)
+        .map(|_| {
+            let near = Conn::connect(&client, &server.dial_addrs()[0], "/x").unwrap();
+            (near, listener.accept().unwrap().0)
+        })
+        .collect();
+    let link = client.handle.core.links().remove(0);
+    let busy = link.tx.lock();
+    let streams = link.table();
+    streams.iter().for_each(|stream| link.reset(stream));
+    drop(busy);
+    link.flush_control();
+    for (_, mut far) in conns {
+        far.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        assert_eq!(far.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    }
+    assert!(link.death().is_none());
 }

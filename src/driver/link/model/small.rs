@@ -259,6 +259,10 @@ impl Link {
         self.tx.lock().wake_all();
     }
 
+    pub(super) fn die_quietly(self: &Arc<Link>, why: Error) {
+        self.die(why);
+    }
+
     /// As in `open`.
     pub(super) fn finish(&self, stream: &Stream) -> Result<bool> {
         let mut state = stream.state.lock();

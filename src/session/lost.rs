@@ -9,6 +9,7 @@ use std::time::Instant;
 use libp2p_identity::PeerId;
 
 use super::{MOST_LOST, MOST_LOST_OF_PEER, Session};
+use crate::proto::resume::SessionId;
 
 #[derive(Default)]
 pub(super) struct Lost {
@@ -28,7 +29,7 @@ struct OfPeer {
     /// When the last one was lost, came back or ended.
     changed: Option<Instant>,
     /// Those that are back, and wait for these.
-    waiting: Vec<Weak<Session>>,
+    waiting: HashMap<SessionId, Weak<Session>>,
 }
 
 struct One {
@@ -75,7 +76,7 @@ impl Lost {
         of_peer.changed = Some(Instant::now());
         self.count -= 1;
         let through = match of_peer.incomplete {
-            0 => std::mem::take(&mut of_peer.waiting),
+            0 => std::mem::take(&mut of_peer.waiting).into_values().collect(),
             _ => Vec::new(),
         };
         if of_peer.sessions.is_empty() {
@@ -94,7 +95,7 @@ impl Lost {
     /// It looks again when those are not lost any more.
     pub(super) fn wait(&mut self, session: &Session) {
         if let Some(of_peer) = self.of_peers.get_mut(&session.peer) {
-            of_peer.waiting.push(session.me.clone());
+            of_peer.waiting.insert(session.id, session.me.clone());
         }
     }
 

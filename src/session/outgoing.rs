@@ -84,8 +84,13 @@ impl Outgoing {
     /// frame that is cut nothing counts, and a wire that is cut again and again gets on
     /// all the same.
     pub(super) fn piece(&self) -> usize {
-        let sealed = self.resumed_at.map_or(u64::MAX, |start| self.position() - start);
+        let sealed = self.said_since_loss();
         if sealed < STEP as u64 { (sealed as usize).max(FIRST_PIECE) } else { usize::MAX }
+    }
+
+    /// How much was sealed on the current carrier, if it is not the first.
+    pub(super) fn said_since_loss(&self) -> u64 {
+        self.resumed_at.map_or(u64::MAX, |start| self.position() - start)
     }
 
     /// The next `n` bytes were sealed.
@@ -163,7 +168,7 @@ const FIRST: usize = 1 << 20;
 /// Sealed in one go.
 const STEP: usize = 256 * 1024;
 /// The first of that on a carrier that follows another.
-const FIRST_PIECE: usize = 1024;
+pub(super) const FIRST_PIECE: usize = 1024;
 
 #[cfg(test)]
 mod tests {

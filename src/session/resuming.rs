@@ -10,7 +10,6 @@ use parking_lot::{Mutex, MutexGuard};
 use super::carriers::Carrier;
 use super::outgoing::Outgoing;
 use super::table::PlaceToAsk;
-use super::turn::Way;
 use super::{Outage, Phase, Session};
 use crate::driver::{
     Answered, Carries, Curious, Fate, Greeted, HeadAnswer, Link, Opening, Patience, Stream, Watcher,
@@ -383,7 +382,7 @@ impl Session {
         }
         // A place on the old link says nothing here.
         self.unsent.store(if out.is_behind() { super::writing::NOWHERE } else { 0 }, SeqCst);
-        out.way = Some(Way::begin(carrier.link.rtt()));
+        out.way = self.sessions.way(&self.peer, carrier.link.rtt());
         self.advance(&mut out, carrier);
         drop(out);
         self.grant_what_was_read();

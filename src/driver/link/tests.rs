@@ -2,14 +2,14 @@
 //! compiled twice.
 
 use std::io::{ErrorKind, IoSlice, Read, Write};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::Negotiated;
 use super::rest::Age;
-use crate::driver::stream::User;
+use crate::driver::stream::{Stream, User};
 use crate::error::{Error, ErrorCode};
 use crate::proto::yamux::Control;
 use crate::testing::eventually;
@@ -204,4 +204,32 @@ fn every_stream_that_is_given_up_is_reset_however_many_there_are() {
         assert_eq!(far.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
     }
     assert!(link.death().is_none());
+}
+
+/// Its writes would find the link at its end, and no reason on the stream.
+#[test]
+fn no_stream_comes_onto_a_link_unseen_by_whoever_closes_it() {
+    let server = Host::builder().listen_on("127.0.0.1:0").build().unwrap();
+    let _listener = Listener::bind(&server, "/x").unwrap();
+    let client = Host::new().unwrap();
+    let target = &server.dial_addrs()[0];
+    let _near = Conn::connect(&client, target, "/x").unwrap();
+    let link = client.handle.core.links().remove(0);
+    let why = Error::new(ErrorCode::ConnectionAborted, "closed by a test");
+    std::thread::scope(|scope| {
+        let (table, queue) = (link.rx.lock(), link.control.lock());
+        // It is held up behind its look whether the link is open.
+        scope.spawn(|| Conn::connect(&client, target, "/x"));
+        eventually("it opens a stream", || link.tx.is_locked());
+        let closes = scope.spawn(|| link.begin_close(&why));
+        // Time to overtake it.
+        std::thread::sleep(Duration::from_millis(50));
+        drop(table);
+        std::thread::sleep(Duration::from_millis(50));
+        drop(queue);
+        assert!(closes.join().unwrap().is_some());
+        eventually("it is open or not", || !link.tx.is_locked());
+        let ended = |stream: &Arc<Stream>| stream.state.lock().write_end().is_some();
+        assert!(link.table().iter().all(ended));
+    });
 }

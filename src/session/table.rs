@@ -28,7 +28,7 @@ pub(crate) struct SessionLimits {
     pub(crate) replay: usize,
     /// How long one is redialled for that nobody has any more.
     pub(crate) linger: Duration,
-    /// How long a peer has to answer a head.
+    /// How long a peer has to answer a head on a link that stands still.
     pub(crate) answer: Duration,
     /// How long a peer may take to notice a loss.
     pub(crate) detection: Duration,

@@ -395,3 +395,35 @@ fn a_flush_returns_when_the_last_byte_is_out() {
     let best = (0..5).map(late).min().unwrap();
     assert!(best < Duration::from_millis(50), "as if for the receipt: {best:?}");
 }
+
+/// A peer that says everything but the answer has it wait no longer than a lost conn waits.
+#[test]
+fn a_busy_link_without_an_answer_holds_no_session_beyond_its_time() {
+    let Ends { near, far: _far, session, client, _listener } = ends();
+    let other = Conn::connect(&client, near.peer_id(), "/x").unwrap();
+    let (other_far, _) = _listener.accept().unwrap();
+    // It asks on a stream that nobody answers.
+    let _third = Conn::connect(&client, near.peer_id(), "/x").unwrap();
+    let (_third_far, _) = _listener.accept().unwrap();
+    let third = session.sessions.live(None).into_iter().max_by_key(|one| one.newest().1.id);
+    let (carrier, sessions) = (third.unwrap().current().unwrap(), &session.sessions);
+    let (now, why) = (Instant::now(), Error::new(ErrorCode::ConnectionReset, "lost"));
+    {
+        let (number, _) = sessions.enlist(&session, true, false);
+        let place = sessions.place_to_ask(&near.peer_id()).unwrap();
+        let mut state = session.state.lock();
+        state.carriers.detach(&why);
+        let deadline = now + Duration::from_secs(1);
+        let mut outage = Outage::new(number, &carrier.link, why, now, deadline);
+        let looks = now + Duration::from_millis(100);
+        outage.asking = Some(Asking { carrier: carrier.clone(), since: now, looks, place });
+        state.phase = Phase::Lost(outage);
+    }
+    session.set_alarm();
+    eventually("its end", || {
+        (&other_far).write_all(b"x").unwrap();
+        (&other).read_exact(&mut [0]).unwrap();
+        matches!(session.state.lock().phase, Phase::Ended(Some(_)))
+    });
+    assert!(now.elapsed() >= Duration::from_secs(1) && carrier.link.death().is_none());
+}

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Cut, Dice, PROTOCOL, Ways, Wired, eventually, exchange, listening, within};
+use common::{Cut, Dice, PROTOCOL, Pair, Ways, Wired, eventually, exchange, listening, within};
 use pointsub::{Conn, HostBuilder, Listener};
 use std::time::Duration;
 
@@ -73,6 +73,9 @@ fn a_flipped_bit_in_either_direction() {
         within(60, || {
             let wired = Wired::new();
             survives(&wired, 4 * MIB, 6, || wired.proxy.damage(ways));
+            let Pair { server, client, .. } = &wired.pair;
+            let lost = [server, client].map(|host| host.stats().connections_lost);
+            assert!(lost.iter().all(|lost| *lost >= 6), "{lost:?} were counted");
         });
     }
 }

@@ -207,6 +207,7 @@ impl Doorman {
             watched: None,
         };
         let key = self.guests.insert(guest);
+        self.forget_those_who_left();
         self.order.push_back((key, self.count, Instant::now()));
         // Most have said something by now.
         self.attend(key);
@@ -257,6 +258,16 @@ impl Doorman {
         let fd = guest.handshake.socket().as_raw_fd();
         let _ = self.poll.registry().deregister(&mut SourceFd(&fd));
         Some(guest)
+    }
+
+    /// One who stays for long keeps those behind from being skipped. So that it costs each
+    /// guest a look or two, it is done when they are many.
+    fn forget_those_who_left(&mut self) {
+        if self.order.len() > 2 * self.guests.len() + FEW {
+            let guests = &self.guests;
+            self.order
+                .retain(|(key, number, _)| guests.get(*key).is_some_and(|g| g.number == *number));
+        }
     }
 
     fn dismiss_late(&mut self, now: Instant) {
@@ -325,7 +336,69 @@ fn is_theirs(e: &io::Error) -> bool {
 
 /// Connections accepted before those who are inside are attended to.
 const MOST_AT_ONCE: usize = 32;
+/// Guests that have left and are remembered, beside as many as are there.
+const FEW: usize = 64;
 const WAKE: Token = Token(usize::MAX);
 /// After the process ran out of descriptors.
 const BACKOFF: Duration = Duration::from_millis(100);
 const A_MINUTE: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Anybody;
+
+    impl Reception for Anybody {
+        fn enter(&self, _: SocketAddr) -> Option<Pass> {
+            Some(Box::new(()))
+        }
+
+        fn fits(&self, _: Limit, _: usize) -> bool {
+            true
+        }
+
+        fn reached(&self, _: Limit) {}
+
+        fn arrived(&self, _: Secured, _: Pass) {}
+
+        fn failed(&self, _: SocketAddr, _: &Error) {}
+    }
+
+    #[test]
+    fn those_who_left_are_not_remembered_behind_one_who_stays() {
+        let door = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = door.local_addr().unwrap();
+        let keypair = libp2p_identity::Keypair::generate_ed25519();
+        let mut doorman = Doorman {
+            poll: Poll::new().unwrap(),
+            listeners: Vec::new(),
+            guests: Slab::new(),
+            order: VecDeque::new(),
+            count: 0,
+            retry: None,
+            complaint: None,
+            identity: Arc::new(Identity::new(keypair).unwrap()),
+            patience: Duration::from_secs(60),
+            reception: Arc::new(Anybody),
+            stop: Arc::default(),
+        };
+        let mut knock = |says: &[u8]| {
+            let mut guest = TcpStream::connect(address).unwrap();
+            io::Write::write_all(&mut guest, says).unwrap();
+            let (socket, from) = door.accept().unwrap();
+            doorman.greet(socket, from);
+            (guest, doorman.guests.len(), doorman.order.len())
+        };
+        let _silent = knock(b"");
+        // Until its handshake fails.
+        let mut left = (0..1000).map(|_| {
+            let (guest, ..) = knock(&[0xff; 64]);
+            drop(guest);
+        });
+        left.by_ref().for_each(drop);
+        drop(left);
+        let (_, guests, order) = knock(b"");
+        assert!(guests < 20 && order < 200, "{guests} are there, {order} are remembered");
+    }
+}

@@ -228,9 +228,9 @@ impl Handle {
         self.errand(Some(at), |e| e.acks.push((at, link.clone())));
     }
 
-    /// Runs the task in a moment.
-    pub(crate) fn run_soon(&self, task: Arc<dyn Task>) {
-        self.errand(None, |e| e.tasks.push(task));
+    /// Runs the task in a moment. `false`: the thread has ended.
+    pub(crate) fn run_soon(&self, task: Arc<dyn Task>) -> bool {
+        self.errand(None, |e| e.tasks.push(task))
     }
 
     /// Runs the task at that time, if it is there then.
@@ -244,23 +244,24 @@ impl Handle {
     }
 
     /// Has the loop do something: now, or by then. It is woken only if it would
-    /// sleep longer; while it is awake it looks before it sleeps.
-    fn errand(&self, by: Option<Instant>, add: impl FnOnce(&mut Errands)) {
+    /// sleep longer; while it is awake it looks before it sleeps. `false`: it has ended.
+    fn errand(&self, by: Option<Instant>, add: impl FnOnce(&mut Errands)) -> bool {
         let by = by.unwrap_or_else(Instant::now);
         {
             let mut errands = self.errands.lock();
             if errands.stop {
                 // Nobody takes it any more, and what it holds would hold us.
-                return;
+                return false;
             }
             add(&mut errands);
             if errands.looks_by.is_some_and(|looks_by| looks_by <= by) {
-                return;
+                return true;
             }
         }
         if let Err(e) = self.waker.wake() {
             log::error!("the event loop cannot be woken: {e}");
         }
+        true
     }
 }
 

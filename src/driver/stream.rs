@@ -488,6 +488,19 @@ impl State {
         self.answered.take()
     }
 
+    /// Whether somebody waits to write.
+    #[cfg(test)]
+    pub(crate) fn has_writers(&self) -> bool {
+        !self.writers.is_empty()
+    }
+
+    /// Nobody has it any more, since now if somebody had.
+    pub(super) fn leave_alone(&mut self) {
+        if !matches!(self.user, User::Gone(_)) {
+            self.user = User::Gone(Instant::now());
+        }
+    }
+
     /// Something that writers wait for has changed.
     pub(crate) fn wake_writers(&mut self) {
         self.writers.wake();
@@ -568,6 +581,11 @@ impl Waiters {
 
     pub(crate) fn remove(&mut self, waiter: &Arc<Waiter>) {
         self.0.retain(|w| !Arc::ptr_eq(w, waiter));
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// The one who waits longest, to be woken once the lock is free that it would wait for.

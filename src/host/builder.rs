@@ -159,8 +159,9 @@ impl HostBuilder {
         self
     }
 
-    /// How long a stream has to agree on its protocol, both ways. Default 10 s; from
-    /// 1 ms to 365 days.
+    /// How long a stream has to agree on its protocol, both ways. A conn that is to go on
+    /// over a new connection waits longer where that is slow: up to twelve times as long,
+    /// while bytes move on it. Default 10 s; from 1 ms to 365 days.
     pub fn negotiation_timeout(mut self, time: Duration) -> HostBuilder {
         self.negotiation = time;
         self

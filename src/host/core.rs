@@ -24,7 +24,7 @@ use super::peers::{Peer, Peers};
 use super::services;
 use super::steward::Steward;
 use crate::driver::{
-    Door, Greeted, Link, LinkLimits, Offer, Outcome, Owner, Pass, Race, Reactors, Reception,
+    Door, Fate, Greeted, Link, LinkLimits, Offer, Outcome, Owner, Pass, Race, Reactors, Reception,
     Secured, Stream,
 };
 use crate::error::{Error, ErrorCode, Result};
@@ -484,7 +484,7 @@ impl Owner for Core {
 
     fn closed(&self, link: &Arc<Link>, why: &Error) {
         log::debug!(link = link.id, peer:% = link.peer; "connection ended: {why}");
-        if why.code() == ErrorCode::ConnectionReset {
+        if matches!(Fate::of(why), Fate::Lost(_)) {
             self.counters.links_lost.fetch_add(1, Relaxed);
         }
         // What was damaged on the way is not the peer's fault; but one without sessions

@@ -59,7 +59,7 @@ impl Session {
     /// The last handle is gone. What was written is delivered; what the peer goes on to
     /// say is thrown away, and refused once it has everything.
     pub(super) fn release(&self) {
-        self.state.lock().released = Some(Instant::now());
+        self.state.lock().released.get_or_insert_with(Instant::now);
         self.finish_writing();
         let _ = self.deafen();
         if let Some(carrier) = self.current() {

@@ -4,10 +4,12 @@
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Weak};
+use std::time::Instant;
 
 use libp2p_identity::PeerId;
 
 use super::{MOST_LOST, MOST_LOST_OF_PEER, Session};
+use crate::proto::resume::SessionId;
 
 #[derive(Default)]
 pub(super) struct Lost {
@@ -22,6 +24,12 @@ struct OfPeer {
     sessions: BTreeMap<u64, One>,
     /// How many of them this host dials for.
     dial: usize,
+    /// How many have something to go on with.
+    incomplete: usize,
+    /// When the last one was lost, came back or ended.
+    changed: Option<Instant>,
+    /// Those that are back, and wait for these.
+    waiting: HashMap<SessionId, Weak<Session>>,
 }
 
 struct One {
@@ -45,6 +53,8 @@ impl Lost {
         let of_peer = self.of_peers.entry(session.peer).or_default();
         of_peer.sessions.insert(number, One { dials, complete, session: session.me.clone() });
         of_peer.dial += usize::from(dials);
+        of_peer.incomplete += usize::from(!complete);
+        of_peer.changed = Some(Instant::now());
         self.count += 1;
         let oldest = match of_peer.sessions.len().saturating_sub(MOST_LOST_OF_PEER) {
             0 => match self.count.saturating_sub(MOST_LOST) {
@@ -56,13 +66,36 @@ impl Lost {
         (number, oldest)
     }
 
-    pub(super) fn remove(&mut self, peer: PeerId, number: u64) {
-        let Entry::Occupied(mut of_peer) = self.of_peers.entry(peer) else { return };
-        let Some(one) = of_peer.get_mut().sessions.remove(&number) else { return };
-        of_peer.get_mut().dial -= usize::from(one.dials);
+    /// Returns those that need not wait any more.
+    pub(super) fn remove(&mut self, peer: PeerId, number: u64) -> Vec<Weak<Session>> {
+        let Entry::Occupied(mut entry) = self.of_peers.entry(peer) else { return Vec::new() };
+        let of_peer = entry.get_mut();
+        let Some(one) = of_peer.sessions.remove(&number) else { return Vec::new() };
+        of_peer.dial -= usize::from(one.dials);
+        of_peer.incomplete -= usize::from(!one.complete);
+        of_peer.changed = Some(Instant::now());
         self.count -= 1;
-        if of_peer.get().sessions.is_empty() {
-            of_peer.remove();
+        let through = match of_peer.incomplete {
+            0 => std::mem::take(&mut of_peer.waiting).into_values().collect(),
+            _ => Vec::new(),
+        };
+        if of_peer.sessions.is_empty() {
+            entry.remove();
+        }
+        through
+    }
+
+    /// When the last of the peer's that have something to go on with was lost, or since when
+    /// they have been fewer; `None`: there are none.
+    pub(super) fn changed(&self, peer: &PeerId) -> Option<Instant> {
+        let of_peer = self.of_peers.get(peer).filter(|of_peer| of_peer.incomplete > 0)?;
+        of_peer.changed
+    }
+
+    /// It looks again when those are not lost any more.
+    pub(super) fn wait(&mut self, session: &Session) {
+        if let Some(of_peer) = self.of_peers.get_mut(&session.peer) {
+            of_peer.waiting.insert(session.id, session.me.clone());
         }
     }
 

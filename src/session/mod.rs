@@ -43,6 +43,7 @@ mod resuming;
 mod table;
 #[cfg(test)]
 mod tests;
+mod turn;
 mod writing;
 
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};

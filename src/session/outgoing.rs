@@ -6,6 +6,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::turn::Way;
 use crate::driver::Pace;
 use crate::error::Result;
 use crate::proto::resume::{self, Next};
@@ -24,13 +25,15 @@ pub(super) struct Outgoing {
     account: Account,
     /// How the peer confirms what is kept, where memory is short.
     pace: Pace,
+    /// What it has to say waits for others.
+    pub(super) way: Option<Way>,
 }
 
 impl Outgoing {
     pub(super) fn new(limit: usize, budget: Arc<Budget>) -> Outgoing {
         let (inner, account) = (resume::Outgoing::new(), Account::new(budget));
         let most = limit.min(FIRST);
-        Outgoing { inner, most, limit, resumed_at: None, account, pace: Pace::default() }
+        Outgoing { inner, most, limit, resumed_at: None, account, pace: Pace::default(), way: None }
     }
 
     /// How many bytes more may be written.
@@ -88,8 +91,13 @@ impl Outgoing {
     /// frame that is cut nothing counts, and a wire that is cut again and again gets on
     /// all the same.
     pub(super) fn piece(&self) -> usize {
-        let sealed = self.resumed_at.map_or(u64::MAX, |start| self.position() - start);
+        let sealed = self.said_since_loss();
         if sealed < STEP as u64 { (sealed as usize).max(FIRST_PIECE) } else { usize::MAX }
+    }
+
+    /// How much was sealed on the current carrier, if it is not the first.
+    pub(super) fn said_since_loss(&self) -> u64 {
+        self.resumed_at.map_or(u64::MAX, |start| self.position() - start)
     }
 
     /// The next `n` bytes were sealed.
@@ -164,7 +172,7 @@ const LEAST: usize = 64 * 1024;
 /// Sealed in one go.
 const STEP: usize = 256 * 1024;
 /// The first of that on a carrier that follows another.
-const FIRST_PIECE: usize = 1024;
+pub(super) const FIRST_PIECE: usize = 1024;
 
 #[cfg(test)]
 mod tests {

@@ -5,9 +5,10 @@ use std::sync::Weak;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::carriers::Carrier;
+use super::outgoing::Outgoing;
 use super::table::PlaceToAsk;
 use super::{Outage, Phase, Session};
 use crate::driver::{
@@ -21,6 +22,8 @@ use crate::resources::events::Event;
 pub(super) struct Asking {
     pub(super) carrier: Arc<Carrier>,
     pub(super) since: Instant,
+    /// When it is looked at again, whatever happens.
+    pub(super) looks: Instant,
     #[expect(dead_code, reason = "held as long as it asks")]
     pub(super) place: PlaceToAsk,
 }
@@ -121,7 +124,8 @@ impl Session {
         let Some(link) = lines.line(&self.peer) else { return };
         let Some(place) = self.sessions.place_to_ask(&self.peer) else { return };
         let carrier = self.ask_on(&link);
-        let asking = carrier.map(|carrier| Asking { carrier, since: now, place });
+        let looks = now + self.sessions.limits.answer;
+        let asking = carrier.map(|carrier| Asking { carrier, since: now, looks, place });
         let mut state = self.state.lock();
         let Phase::Lost(outage) = &mut state.phase else {
             // It ended meanwhile.
@@ -131,7 +135,7 @@ impl Session {
             }
             return;
         };
-        let at = now + if asking.is_some() { self.sessions.limits.answer } else { BUSY };
+        let at = if asking.is_some() { looks } else { now + BUSY };
         if asking.is_none() {
             outage.not_before = at;
         }
@@ -170,12 +174,7 @@ impl Session {
             (state.take_answer(), state.fate().cloned())
         };
         if answered.is_none() && fate.is_none() {
-            if now >= since + self.sessions.limits.answer {
-                // Never a reset: the peer may have made it its carrier.
-                let what = "the peer did not answer the resumption of a conn in time";
-                carrier.link.die(Error::new(ErrorCode::ConnectionReset, what));
-            }
-            return;
+            return self.wait_for_answer(&carrier.link, since, now);
         }
         self.stop_asking();
         match (answered, fate) {
@@ -187,6 +186,29 @@ impl Session {
             }
             (None, fate) => self.unanswered(now, matches!(fate, Some(Fate::Over(_)))),
         }
+    }
+
+    /// A head may be behind much else on a slow connection, and its answer too: what is
+    /// heard on the link, or goes out on it, shows that they are on their way. No session
+    /// waits longer than it may be without a carrier.
+    pub(super) fn wait_for_answer(&self, link: &Arc<Link>, since: Instant, now: Instant) {
+        let answer = self.sessions.limits.answer;
+        let moved = since.max(link.last_moved());
+        let end = (moved + answer).min(since + answer * PATIENCE);
+        if now >= end {
+            // Never a reset: the peer may have made it its carrier.
+            let what = "the peer did not answer the resumption of a conn in time";
+            return link.die(Error::new(ErrorCode::ConnectionReset, what));
+        }
+        {
+            let mut state = self.state.lock();
+            let Phase::Lost(Outage { asking: Some(asking), .. }) = &mut state.phase else { return };
+            if now < asking.looks {
+                return;
+            }
+            asking.looks = end;
+        }
+        self.wake_at(end);
     }
 
     /// What it had asked was answered, or will not be. Whoever ended it meanwhile has taken
@@ -227,7 +249,7 @@ impl Session {
             return self.give_up(Error::new(ErrorCode::ConnectionReset, what));
         };
         self.head_was_heard();
-        self.go_on_with(&mut out, carrier, replayed);
+        self.go_on_with(out, carrier, replayed);
     }
 
     fn sent_away(&self, carrier: &Arc<Carrier>, gone: Gone) {
@@ -274,33 +296,28 @@ impl Session {
     pub(super) fn hear_hellos(&self) {
         let requests = std::mem::take(&mut *self.requests.lock());
         for Request { link, stream, hello } in requests {
-            match self.hear_hello(&link, &stream, &hello) {
-                Ok(fenced) => {
-                    if let Some(old) = fenced {
-                        // Its other conns need not wait until it is found lost.
-                        let what = "the peer goes on over another connection";
-                        old.die(Error::new(ErrorCode::ConnectionReset, what));
-                    }
-                }
-                Err(gone) => link.send_away(&stream, gone.encode()),
+            if let Err(gone) = self.hear_hello(&link, &stream, &hello) {
+                link.send_away(&stream, gone.encode());
             }
         }
     }
 
-    /// Returns the link of the old carrier, if that was up.
     fn hear_hello(
         &self,
         link: &Arc<Link>,
         stream: &Arc<Stream>,
         hello: &Hello,
-    ) -> Result<Option<Arc<Link>>, Gone> {
-        let current = self.check_hello(link, hello)?;
-        // From here on nothing that comes on the old one counts.
-        let fenced = current.map(|current| {
+    ) -> Result<(), Gone> {
+        if let Some(current) = self.check_hello(link, hello)? {
             let what = "the peer goes on over another connection";
-            current.link.fence(&current.stream, &Error::new(ErrorCode::ConnectionReset, what));
-            current.link.clone()
-        });
+            let why = Error::new(ErrorCode::ConnectionReset, what);
+            // From here on nothing that comes on the old one counts.
+            current.link.fence(&current.stream, &why);
+            // Its other conns need not wait until it is found lost, and this one makes way
+            // for them.
+            current.link.die(why);
+            self.sessions.live(Some(&self.peer)).iter().for_each(|other| other.settle());
+        }
         self.settle();
         let mut out = self.writer.lock();
         let (carries, window, received) = {
@@ -316,9 +333,9 @@ impl Session {
         let head = Welcome { received, window, timeout }.encode();
         let carrier = Arc::new(Carrier { link: link.clone(), stream: stream.clone() });
         if link.welcome(stream, head, window, hello.window, carries).is_ok() {
-            self.go_on_with(&mut out, &carrier, replayed);
+            self.go_on_with(out, &carrier, replayed);
         }
-        Ok(fenced)
+        Ok(())
     }
 
     /// Whether it may resume the session. Returns the present carrier.
@@ -339,16 +356,11 @@ impl Session {
     // Both.
 
     /// Makes it the current carrier, and sends again what the peer has not got.
-    fn go_on_with(
-        &self,
-        out: &mut super::outgoing::Outgoing,
-        carrier: &Arc<Carrier>,
-        replayed: u64,
-    ) {
+    fn go_on_with(&self, mut out: MutexGuard<'_, Outgoing>, carrier: &Arc<Carrier>, replayed: u64) {
         let (outage, deaf, closing) = {
             let mut state = self.state.lock();
             if !matches!(state.phase, Phase::Lost(_)) {
-                drop(state);
+                drop((state, out));
                 carrier.link.reset(&carrier.stream);
                 return;
             }
@@ -370,7 +382,9 @@ impl Session {
         }
         // A place on the old link says nothing here.
         self.unsent.store(if out.is_behind() { super::writing::NOWHERE } else { 0 }, SeqCst);
-        self.advance(out, carrier);
+        out.way = self.sessions.way(&self.peer, carrier.link.rtt());
+        self.advance(&mut out, carrier);
+        drop(out);
         self.grant_what_was_read();
         self.tell_resumption(&outage, carrier.link.id, replayed);
         // It may have been lost before it was current.
@@ -420,5 +434,7 @@ impl Session {
 
 /// A peer that had no room is asked again after this, and later each time.
 const BUSY: Duration = Duration::from_millis(100);
+/// So many times the time for an answer is waited while the link moves.
+const PATIENCE: u32 = 12;
 /// Carriers that wait to be looked at.
 const MOST_REQUESTS: usize = 8;

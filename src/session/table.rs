@@ -28,7 +28,7 @@ pub(crate) struct SessionLimits {
     pub(crate) replay: usize,
     /// How long one is redialled for that nobody has any more.
     pub(crate) linger: Duration,
-    /// How long a peer has to answer a head.
+    /// How long a peer has to answer a head on a link that stands still.
     pub(crate) answer: Duration,
     /// How long a peer may take to notice a loss.
     pub(crate) detection: Duration,
@@ -226,8 +226,9 @@ impl Sessions {
 
     /// It has a carrier again, or has ended.
     pub(super) fn strike_off(&self, session: &Session, number: u64) {
-        self.table.lock().lost.remove(session.peer, number);
+        let through = self.table.lock().lost.remove(session.peer, number);
         self.changed.notify_all();
+        through.iter().filter_map(Weak::upgrade).for_each(|session| session.stirred());
     }
 
     /// A place among the heads that the peer has not answered, if there is one.

@@ -1,6 +1,6 @@
 //! What depends on moments that no test from outside can choose.
 
-use std::io::{ErrorKind, IoSliceMut, Read, Write};
+use std::io::{ErrorKind, IoSlice, IoSliceMut, Read, Write};
 use std::net::Shutdown;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
@@ -291,7 +291,8 @@ fn a_session_that_ends_while_it_asks_leaves_no_stream_behind() {
             state.carriers.detach(&why);
             let deadline = now + Duration::from_secs(10);
             let mut outage = Outage::new(number, &carrier.link, why, now, deadline);
-            outage.asking = Some(Asking { carrier: carrier.clone(), since: now, place });
+            outage.asking =
+                Some(Asking { carrier: carrier.clone(), since: now, looks: now, place });
             state.phase = Phase::Lost(outage);
         }
         end(&session);
@@ -330,4 +331,124 @@ fn whether_a_peer_is_to_be_dialled_is_known_without_a_look_at_all_that_are_lost(
     assert!(!sessions.table.lock().lost.wants(&peer));
     others.into_iter().for_each(|number| sessions.strike_off(&session, number));
     assert_eq!(sessions.waiting(), 0);
+}
+
+/// A head is behind much else on a slow connection; but for ever nobody waits.
+#[test]
+fn an_answer_is_late_where_nothing_moves_or_the_link_is_only_kept_busy() {
+    let Ends { mut near, mut far, session, .. } = ends();
+    let seconds = Duration::from_secs;
+    assert_eq!(session.sessions.limits.answer, seconds(10));
+    let link = session.current().unwrap().link.clone();
+    let asked = Instant::now() - seconds(9);
+    near.write_all(b"x").unwrap();
+    far.read_exact(&mut [0]).unwrap();
+    let moved = link.last_moved();
+    assert!(moved >= asked + seconds(8));
+    session.wait_for_answer(&link, asked, moved + seconds(9));
+    assert!(link.death().is_none());
+    session.wait_for_answer(&link, moved - seconds(115), moved + seconds(4));
+    assert!(link.death().is_none());
+    session.wait_for_answer(&link, moved - seconds(115), moved + seconds(6));
+    let why = link.death().expect("two minutes are over").to_string();
+    assert!(why.contains("did not answer"), "{why}");
+    eventually("a resumption", || near.stats().resumes == 1);
+    let link = session.current().unwrap().link.clone();
+    let moved = link.last_moved();
+    session.wait_for_answer(&link, moved, moved + seconds(10));
+    assert!(link.death().is_some());
+}
+
+/// The peer may have given the others up.
+#[test]
+fn a_session_that_is_back_makes_way_for_others_that_come_and_not_for_long() {
+    for others_end in [true, false] {
+        let Ends { mut near, mut far, session, .. } = ends();
+        let sessions = session.sessions.clone();
+        let (number, _) = sessions.enlist(&session, false, false);
+        let start = Instant::now();
+        cut(&session.current().unwrap());
+        eventually("a resumption", || near.stats().resumes == 1);
+        let (mut said, mut little) = (vec![7; 4000], [0; 4]);
+        near.write_all(b"said").unwrap();
+        far.read_exact(&mut little).unwrap();
+        near.write_all(&said).unwrap();
+        assert!(session.writer.lock().is_behind() || start.elapsed() > Duration::from_millis(500));
+        if others_end {
+            sessions.strike_off(&session, number);
+        }
+        near.flush().unwrap();
+        let waited = start.elapsed();
+        far.read_exact(&mut said).unwrap();
+        assert!(said.iter().all(|&byte| byte == 7));
+        assert!(others_end || waited >= Duration::from_millis(490), "{waited:?}");
+        near.write_all(b"more").unwrap();
+        far.read_exact(&mut little).unwrap();
+        assert_eq!((&little, session.writer.lock().way.is_none()), (b"more", true));
+        if !others_end {
+            sessions.strike_off(&session, number);
+        }
+    }
+}
+
+/// It does not wait for the next thing to happen.
+#[test]
+fn a_flush_returns_when_the_last_byte_is_out() {
+    let Ends { near, far: _far, session, .. } = ends();
+    let carrier = session.current().unwrap();
+    let late = |_| {
+        {
+            let mut out = session.writer.lock();
+            out.append(&[IoSlice::new(b"x")], 1);
+            session.unsent.store(super::writing::NOWHERE, SeqCst);
+        }
+        std::thread::scope(|scope| {
+            let flushed = scope.spawn(|| {
+                (&near).flush().unwrap();
+                Instant::now()
+            });
+            eventually("it waits", || carrier.stream.state.lock().has_writers());
+            let mut out = session.writer.lock();
+            session.advance(&mut out, &carrier);
+            // It is awake by now, and looks.
+            std::thread::sleep(Duration::from_millis(10));
+            let free = Instant::now();
+            drop(out);
+            flushed.join().unwrap().saturating_duration_since(free)
+        })
+    };
+    let best = (0..5).map(late).min().unwrap();
+    assert!(best < Duration::from_millis(50), "as if for the receipt: {best:?}");
+}
+
+/// A peer that says everything but the answer has it wait no longer than a lost conn waits.
+#[test]
+fn a_busy_link_without_an_answer_holds_no_session_beyond_its_time() {
+    let Ends { near, far: _far, session, client, _listener } = ends();
+    let other = Conn::connect(&client, near.peer_id(), "/x").unwrap();
+    let (other_far, _) = _listener.accept().unwrap();
+    // It asks on a stream that nobody answers.
+    let _third = Conn::connect(&client, near.peer_id(), "/x").unwrap();
+    let (_third_far, _) = _listener.accept().unwrap();
+    let third = session.sessions.live(None).into_iter().max_by_key(|one| one.newest().1.id);
+    let (carrier, sessions) = (third.unwrap().current().unwrap(), &session.sessions);
+    let (now, why) = (Instant::now(), Error::new(ErrorCode::ConnectionReset, "lost"));
+    {
+        let (number, _) = sessions.enlist(&session, true, false);
+        let place = sessions.place_to_ask(&near.peer_id()).unwrap();
+        let mut state = session.state.lock();
+        state.carriers.detach(&why);
+        let deadline = now + Duration::from_secs(1);
+        let mut outage = Outage::new(number, &carrier.link, why, now, deadline);
+        let looks = now + Duration::from_millis(100);
+        outage.asking = Some(Asking { carrier: carrier.clone(), since: now, looks, place });
+        state.phase = Phase::Lost(outage);
+    }
+    session.set_alarm();
+    eventually("its end", || {
+        (&other_far).write_all(b"x").unwrap();
+        (&other).read_exact(&mut [0]).unwrap();
+        matches!(session.state.lock().phase, Phase::Ended(Some(_)))
+    });
+    assert!(now.elapsed() >= Duration::from_secs(1) && carrier.link.death().is_none());
 }

@@ -80,7 +80,7 @@ impl Session {
             }
             return Ok(Wrote::Nothing(Obstacle::Acks(seen)));
         }
-        if out.is_behind() {
+        if out.is_behind() || out.way.is_some() {
             // Behind what is sealed again first.
             let n = wanted.min(out.room());
             out.append(bufs, n);
@@ -233,7 +233,8 @@ impl Session {
                 }
                 continue;
             }
-            let caught_up = || self.writer.try_lock().is_some_and(|out| !out.is_behind());
+            // Not by the writer's lock: whoever wakes this thread has it.
+            let caught_up = || self.unsent.load(SeqCst) != NOWHERE || self.settled.load(SeqCst);
             if patience == Patience::None || !link.await_writable(stream, patience, caught_up)? {
                 return Ok(false);
             }
@@ -278,7 +279,7 @@ impl Session {
     pub(super) fn hear_acks(&self, out: &mut Outgoing, carrier: &Carrier) -> Option<u32> {
         let acked = carrier.stream.carries.get()?.acked()?;
         if let Err(why) = out.ack(acked) {
-            carrier.link.die(why);
+            carrier.link.die_quietly(why);
         }
         Some(acked)
     }
@@ -304,7 +305,7 @@ impl Session {
         // Before it looks, so that no news is missed.
         carries.set_curious(Curious::Yes);
         self.hear_acks(out, carrier);
-        while out.is_behind() {
+        while out.is_behind() && !self.makes_way(out) {
             let written = link.write_now(stream, &out.next(), false);
             match written {
                 Ok(Written::Some { n, mark, left, .. }) => {
@@ -323,6 +324,10 @@ impl Session {
                 }
                 Err(_) => break,
             }
+        }
+        if !out.is_behind() {
+            // What was confirmed meanwhile is not sealed any more.
+            let _ = self.unsent.compare_exchange(NOWHERE, 0, SeqCst, SeqCst);
         }
         if !self.say_end(out, carrier) {
             return;

@@ -29,7 +29,11 @@ impl Link {
     /// `await_delivery` waits for; `None`: the link has ended already. To a host of this
     /// library it goes out with the goodbye.
     pub(crate) fn begin_close(self: &Arc<Link>, why: &Error) -> Option<u32> {
+        // Under the lock under which ours are opened: from here on none comes into the table,
+        // where nobody would end it.
+        let out = self.tx.lock();
         self.retire();
+        let _ = self.unlock_and_leave(out, Ok(()));
         for stream in self.table() {
             let mut state = stream.state.lock();
             // A session says itself whether everything was said; one that is not through

@@ -55,7 +55,7 @@ use parking_lot::Mutex;
 use super::carrier::{Greeted, Watcher};
 use super::drive::Drive;
 use super::holding::Pace;
-use super::reactor;
+use super::reactor::{self, Task};
 use super::spin::Spin;
 use super::stream::{Direct, Service, Stream, Waiters};
 use super::waiter::Waiter;
@@ -357,6 +357,8 @@ impl Link {
     /// Opens no more streams and takes none.
     pub(crate) fn retire(&self) {
         self.retired.store(true, Release);
+        // Whoever waits for room among them.
+        self.notices.lock().waiters.wake();
     }
 
     /// New streams go elsewhere: the link ends soon after its last one.
@@ -383,6 +385,12 @@ impl Link {
         self.rtt().is_some_and(|rtt| rtt < NEAR)
     }
 
+    /// When the last byte came, or the kernel took one.
+    pub(crate) fn last_moved(&self) -> Instant {
+        let moved = self.heard.load(Relaxed).max(self.taken.load(Relaxed));
+        self.opened + Duration::from_millis(moved)
+    }
+
     /// Notes a round trip; the smallest counts.
     fn saw_rtt(&self, rtt: Duration) {
         let nanos = nanos(rtt);
@@ -394,11 +402,32 @@ impl Link {
     /// Ends the link: every stream hears of it, every thread wakes, the socket
     /// closes. Called without any lock; only the first call counts.
     pub(crate) fn die(self: &Arc<Link>, why: Error) {
+        if self.end(why) {
+            self.tell_owner();
+        }
+    }
+
+    /// The same for who may hold a session's lock: the owner, and with it the user's log, is
+    /// told in a moment.
+    pub(crate) fn die_quietly(self: &Arc<Link>, why: Error) {
+        if self.end(why) && !self.reactor.run_soon(Arc::new(Obituary(self.clone()))) {
+            self.tell_owner();
+        }
+    }
+
+    fn tell_owner(self: &Arc<Link>) {
+        if let (Some(owner), Some(why)) = (self.owner.upgrade(), self.death()) {
+            owner.closed(self, why);
+        }
+    }
+
+    /// Whether it had not ended before.
+    fn end(self: &Arc<Link>, why: Error) -> bool {
         // Whatever the socket says then, behind a goodbye it is no loss.
         let told = self.notices.lock().goodbye.is_some();
         let why = if told && why.code() == ErrorCode::ConnectionReset { self.eof() } else { why };
         if self.dead.set(why.clone()).is_err() {
-            return;
+            return false;
         }
         self.retire();
         let streams: Vec<Arc<Stream>> = {
@@ -435,9 +464,16 @@ impl Link {
         let _ = self.socket.shutdown(std::net::Shutdown::Both);
         self.tx.lock().end();
         *self.control.lock() = ControlQueue::default();
-        if let Some(owner) = self.owner.upgrade() {
-            owner.closed(self, &why);
-        }
+        true
+    }
+}
+
+/// A link whose owner does not know yet that it has ended.
+struct Obituary(Arc<Link>);
+
+impl Task for Obituary {
+    fn run(self: Arc<Obituary>, _: Instant) {
+        self.0.tell_owner();
     }
 }
 

@@ -91,10 +91,12 @@ impl Link {
                 return Ok(Opening::LinkGone(self.gone()));
             }
             inbound.rx.insert(id, flow, stream.clone());
+            // Under the lock under which streams go: the last one to go says since when the
+            // link is idle.
+            self.streams.fetch_add(1, Relaxed);
+            self.notices.lock().idle_since = None;
         }
         room.keep();
-        self.streams.fetch_add(1, Relaxed);
-        self.notices.lock().idle_since = None;
         match self.write_first(out, &stream, first) {
             Ok(()) => Ok(Opening::Opened(stream)),
             Err(e) => Ok(Opening::LinkGone(e)),
@@ -137,7 +139,7 @@ impl Link {
     }
 
     /// Streams that the peer has not acknowledged, beyond which opening waits.
-    fn most_unacked(&self) -> usize {
+    pub(super) fn most_unacked(&self) -> usize {
         let most = self.resources.meters.most(Limit::Unacknowledged);
         usize::try_from(most).unwrap_or(usize::MAX)
     }
@@ -391,7 +393,7 @@ impl Link {
     pub(crate) fn release(self: &Arc<Link>, stream: &Arc<Stream>) {
         let result = self.shut_write(stream).and_then(|()| self.shut_read(stream));
         let mut state = stream.state.lock();
-        state.user = User::Gone(Instant::now());
+        state.leave_alone();
         let over = state.is_over();
         drop(state);
         if over {
@@ -415,11 +417,16 @@ impl Link {
         let known = state.closed() && state.broken().is_some();
         state.break_off(why);
         self.tell_reset(stream, false);
-        state.user = User::Gone(Instant::now());
+        state.leave_alone();
         drop(state);
         self.forget(stream);
-        if !known && self.push(Control::Reset { id: stream.id }).is_ok() {
-            self.flush_control();
+        if known {
+            return;
+        }
+        match self.push(Control::GiveUp { id: stream.id }) {
+            Ok(()) => self.flush_control(),
+            // The peer would take the stream for alive.
+            Err(e) => self.die(e),
         }
     }
 

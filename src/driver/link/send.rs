@@ -434,7 +434,7 @@ impl Link {
     /// The socket takes nothing more; what it still has to give is read first.
     fn die_after_reading(self: &Arc<Link>, e: Error) {
         self.pump_last();
-        self.die(e);
+        self.die_quietly(e);
     }
 
     /// Seals the control frames that wait and sends what the socket takes, unless

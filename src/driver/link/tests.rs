@@ -5,10 +5,12 @@ use std::io::{ErrorKind, IoSlice, Read, Write};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use super::Link;
+use std::sync::atomic::Ordering::Relaxed;
+
 use super::rest::Age;
+use super::{Link, Negotiated};
 use crate::driver::STILL;
-use crate::driver::stream::Stream;
+use crate::driver::stream::{Stream, User};
 use crate::error::{Error, ErrorCode};
 use crate::proto::yamux::Control;
 use crate::testing::eventually;
@@ -206,4 +208,99 @@ fn little_that_waits_for_a_full_socket_takes_little_memory() {
         assert!(more < 1 << 20, "{what}: {more} bytes");
         drop(stopped);
     }
+}
+
+#[test]
+fn a_connect_that_waits_for_room_hears_that_its_connection_is_being_closed() {
+    let server = Host::builder().listen_on("127.0.0.1:0").build().unwrap();
+    let _listener = Listener::bind(&server, "/x").unwrap();
+    let client = Host::new().unwrap();
+    let _near = Conn::connect(&client, &server.dial_addrs()[0], "/x").unwrap();
+    let link = client.handle.core.links().remove(0);
+    let theirs = server.handle.core.links().remove(0);
+    link.unacked.fetch_add(link.most_unacked(), Relaxed);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    std::thread::scope(|scope| {
+        let opened = scope.spawn(|| link.open("/x", Some(deadline)));
+        eventually("it waits", || !link.notices.lock().waiters.is_empty());
+        // Nobody answers.
+        let _stopped = theirs.rx.lock();
+        let why = Error::new(ErrorCode::ConnectionAborted, "closed by a test");
+        assert!(link.begin_close(&why).is_some());
+        let opened = opened.join().unwrap();
+        assert!(matches!(opened, Ok(Negotiated::LinkGone(_))));
+        assert!(Instant::now() + Duration::from_secs(5) < deadline, "at its end");
+    });
+}
+
+#[test]
+fn the_time_of_a_stream_that_nobody_has_begins_once() {
+    let server = Host::builder().listen_on("127.0.0.1:0").build().unwrap();
+    let listener = Listener::bind(&server, "/x").unwrap();
+    let client = Host::new().unwrap();
+    let _near = Conn::connect(&client, &server.dial_addrs()[0], "/x").unwrap();
+    let _far = listener.accept().unwrap();
+    let link = client.handle.core.links().remove(0);
+    let stream = link.table().remove(0);
+    let release = || {
+        link.release(&stream);
+        match stream.state.lock().user {
+            User::Gone(since) => since,
+            _ => unreachable!("it was released"),
+        }
+    };
+    assert_eq!(release(), release());
+}
+
+#[test]
+fn every_stream_that_is_given_up_is_reset_however_many_there_are() {
+    let builder = || Host::builder().resumable(false).max_streams(2000);
+    let host = || builder().listen_on("127.0.0.1:0").build().unwrap();
+    let (server, client) = (host(), host());
+    let listener = Listener::bind(&server, "/x").unwrap();
+    let conns: Vec<_> = (0..1500)
+        .map(|_| {
+            let near = Conn::connect(&client, &server.dial_addrs()[0], "/x").unwrap();
+            (near, listener.accept().unwrap().0)
+        })
+        .collect();
+    let link = client.handle.core.links().remove(0);
+    let busy = link.tx.lock();
+    let streams = link.table();
+    streams.iter().for_each(|stream| link.reset(stream));
+    drop(busy);
+    link.flush_control();
+    for (_, mut far) in conns {
+        far.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        assert_eq!(far.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    }
+    assert!(link.death().is_none());
+}
+
+/// Its writes would find the link at its end, and no reason on the stream.
+#[test]
+fn no_stream_comes_onto_a_link_unseen_by_whoever_closes_it() {
+    let server = Host::builder().listen_on("127.0.0.1:0").build().unwrap();
+    let _listener = Listener::bind(&server, "/x").unwrap();
+    let client = Host::new().unwrap();
+    let target = &server.dial_addrs()[0];
+    let _near = Conn::connect(&client, target, "/x").unwrap();
+    let link = client.handle.core.links().remove(0);
+    let why = Error::new(ErrorCode::ConnectionAborted, "closed by a test");
+    std::thread::scope(|scope| {
+        let (table, queue) = (link.rx.lock(), link.control.lock());
+        // It is held up behind its look whether the link is open.
+        scope.spawn(|| Conn::connect(&client, target, "/x"));
+        eventually("it opens a stream", || link.tx.is_locked());
+        let closes = scope.spawn(|| link.begin_close(&why));
+        // Time to overtake it.
+        std::thread::sleep(Duration::from_millis(50));
+        drop(table);
+        std::thread::sleep(Duration::from_millis(50));
+        drop(queue);
+        assert!(closes.join().unwrap().is_some());
+        eventually("it is open or not", || !link.tx.is_locked());
+        let ended = |stream: &Arc<Stream>| stream.state.lock().write_end().is_some();
+        assert!(link.table().iter().all(ended));
+    });
 }

@@ -284,8 +284,9 @@ impl Link {
         result.transpose().map(|granted| granted.is_some())
     }
 
-    /// Locks the sending side with room for the first bytes of a stream; `None`: not in
-    /// time.
+    /// Locks the sending side with room for the first bytes of a stream, which is more than
+    /// there is for others: they are few, and whoever opens one without waiting would find
+    /// none on a busy link. `None`: not in time.
     pub(super) fn lock_for_first(
         self: &Arc<Link>,
         patience: Patience,
@@ -293,10 +294,11 @@ impl Link {
         loop {
             let mut out = self.tx.lock();
             let mut result = Ok(());
-            if out.pending() >= MOST_WAITING {
+            let room = MOST_WAITING + ROOM_FOR_FIRST;
+            if out.pending() >= room {
                 result = self.send(&mut out);
             }
-            if result.is_ok() && (out.pending() < MOST_WAITING || out.finished) {
+            if result.is_ok() && (out.pending() < room || out.finished) {
                 // What rests goes with them.
                 if !out.finished {
                     result = self.seal_control(&mut out).map(|_| ());

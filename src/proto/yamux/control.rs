@@ -1,6 +1,6 @@
 //! What is to be said besides the data of streams.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use super::flow::Flow;
@@ -16,8 +16,10 @@ pub(crate) enum Control {
     Ack { id: StreamId },
     /// We send no more.
     Fin { id: StreamId },
-    /// We give the stream up.
+    /// We take nothing on the stream, whatever the peer thinks that it is.
     Reset { id: StreamId },
+    /// We give the stream up, one of those that there are.
+    GiveUp { id: StreamId },
     /// So much of a resumable stream has arrived, as the low 32 bits of the count. It
     /// needs no credit, and a newer count takes the place of one that waits.
     Received { id: StreamId, received: u32 },
@@ -47,8 +49,10 @@ pub(crate) struct ControlQueue {
     /// Replies without credit, and what must not overtake them.
     stalled: VecDeque<Ordered>,
     most_pongs: usize,
-    /// The streams whose reset waits in `ordered`.
-    resets: BTreeSet<StreamId>,
+    /// The streams whose reset waits in `ordered`, and whether the peer has asked for it.
+    resets: BTreeMap<StreamId, bool>,
+    /// How many of them it has.
+    asked_resets: usize,
     reply_bytes: usize,
     receipts: BTreeMap<StreamId, u32>,
     windows: BTreeMap<StreamId, u32>,
@@ -98,7 +102,8 @@ impl ControlQueue {
                 }
                 self.push_ordered(id, What::Say(Flags::FIN))
             }
-            Control::Reset { id } => self.push_reset(id),
+            Control::Reset { id } => self.push_reset(id, true),
+            Control::GiveUp { id } => self.push_reset(id, false),
             Control::Received { id, received } => self.push_received(id, received),
             Control::Reply { id, flow, bytes } => {
                 if bytes.is_empty() {
@@ -140,7 +145,7 @@ impl ControlQueue {
     pub(crate) fn forget(&mut self, id: StreamId) {
         self.windows.remove(&id);
         self.receipts.remove(&id);
-        self.resets.remove(&id);
+        self.reset_is_said(id);
         let mut freed = 0;
         for queue in [&mut self.ordered, &mut self.stalled] {
             queue.retain(|item| {
@@ -192,7 +197,7 @@ impl ControlQueue {
                 }
                 What::Say(flags) => {
                     if flags.has(Flags::RST) {
-                        self.resets.remove(&id);
+                        self.reset_is_said(id);
                     }
                     out.put(&Header::window(id, *flags, 0).encode());
                 }
@@ -225,19 +230,27 @@ impl ControlQueue {
     }
 
     /// One reset is enough, whatever else is said of the stream.
-    fn push_reset(&mut self, id: StreamId) -> Result<()> {
-        if self.resets.contains(&id) {
+    fn push_reset(&mut self, id: StreamId, asked: bool) -> Result<()> {
+        if self.resets.contains_key(&id) {
             return Ok(());
         }
-        bound(self.resets.len() + 1, MAX_RESETS, "resets")?;
+        if asked {
+            bound(self.asked_resets + 1, MAX_RESETS, "resets")?;
+        }
         if self.stalled.iter().any(|item| item.id == id) {
             self.forget(id);
         }
         self.windows.remove(&id);
         self.receipts.remove(&id);
         self.push_ordered(id, What::Say(Flags::RST))?;
-        self.resets.insert(id);
+        self.resets.insert(id, asked);
+        self.asked_resets += usize::from(asked);
         Ok(())
+    }
+
+    fn reset_is_said(&mut self, id: StreamId) {
+        let asked = self.resets.remove(&id).unwrap_or_default();
+        self.asked_resets -= usize::from(asked);
     }
 
     fn push_received(&mut self, id: StreamId, received: u32) -> Result<()> {
@@ -317,7 +330,8 @@ fn bound(n: usize, max: usize, what: &str) -> Result<()> {
 /// Pings of our own that wait. Their owner sends one at a time.
 const MAX_PINGS: usize = 32;
 
-/// Resets that wait.
+/// Resets that wait which a peer can make us say as often as it likes. Of streams there are
+/// only so many.
 const MAX_RESETS: usize = 1_024;
 
 /// Acks, replies, FINs and resets that wait, together.

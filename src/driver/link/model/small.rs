@@ -263,6 +263,10 @@ impl Link {
         self.tx.lock().end();
     }
 
+    pub(super) fn die_quietly(self: &Arc<Link>, why: Error) {
+        self.die(why);
+    }
+
     /// As in `open`.
     pub(super) fn finish(&self, stream: &Stream) -> Result<bool> {
         let mut state = stream.state.lock();

@@ -208,10 +208,11 @@ fn nothing_overtakes_an_end_into_the_last_room_there_is() {
 #[test]
 fn floods_that_make_us_answer_end_the_connection() {
     type Make = fn(u32) -> Control;
-    let floods: [(Make, u32); 5] = [
+    let floods: [(Make, u32); 6] = [
         (Control::Pong, 32),
         (Control::Ping, 32),
         (|id| Control::Reset { id }, 1_024),
+        (|id| Control::GiveUp { id }, 16_384),
         (|id| Control::Ack { id }, 16_384),
         (|id| Control::Window { id, delta: 1 }, 16_384),
     ];

@@ -527,9 +527,13 @@ impl State {
         matches!(self.end, Some(End::Fin))
     }
 
-    /// What arrived so far was a head: the window counts from here.
+    /// What arrived so far was a head: the window counts from here, and a stream that comes
+    /// to be idle does not keep the room for it.
     pub(super) fn begin(&mut self) {
         self.window = RecvWindow::new();
+        if self.inbox.is_empty() {
+            self.shrink();
+        }
     }
 
     /// Nothing more is written. Returns whether that is news, and so a FIN due.

@@ -131,7 +131,7 @@ enum Phase {
     /// Its opener waits for the first welcome.
     Opening,
     Attached,
-    Lost(Outage),
+    Lost(Box<Outage>),
     /// With what went wrong; none if both ends have finished.
     Ended(Option<Error>),
 }

@@ -71,7 +71,8 @@ impl Session {
                 let deadline = now + self.keeping_time(state.timeout, current.link.dialled);
                 let link = &current.link;
                 let (number, oldest) = self.sessions.enlist(self, link.dialled, complete);
-                state.phase = Phase::Lost(Outage::new(number, link, why.clone(), now, deadline));
+                let outage = Outage::new(number, link, why.clone(), now, deadline);
+                state.phase = Phase::Lost(Box::new(outage));
                 state.carriers.waiters.wake();
                 drop(state);
                 self.after_loss(link.id, &why, oldest);
@@ -202,7 +203,8 @@ impl Session {
         }
         {
             let mut state = self.state.lock();
-            let Phase::Lost(Outage { asking: Some(asking), .. }) = &mut state.phase else { return };
+            let Phase::Lost(outage) = &mut state.phase else { return };
+            let Some(asking) = &mut outage.asking else { return };
             if now < asking.looks {
                 return;
             }

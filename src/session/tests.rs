@@ -293,7 +293,7 @@ fn a_session_that_ends_while_it_asks_leaves_no_stream_behind() {
             let mut outage = Outage::new(number, &carrier.link, why, now, deadline);
             outage.asking =
                 Some(Asking { carrier: carrier.clone(), since: now, looks: now, place });
-            state.phase = Phase::Lost(outage);
+            state.phase = Phase::Lost(Box::new(outage));
         }
         end(&session);
         assert!(matches!(session.state.lock().phase, Phase::Ended(_)));
@@ -442,7 +442,7 @@ fn a_busy_link_without_an_answer_holds_no_session_beyond_its_time() {
         let mut outage = Outage::new(number, &carrier.link, why, now, deadline);
         let looks = now + Duration::from_millis(100);
         outage.asking = Some(Asking { carrier: carrier.clone(), since: now, looks, place });
-        state.phase = Phase::Lost(outage);
+        state.phase = Phase::Lost(Box::new(outage));
     }
     session.set_alarm();
     eventually("its end", || {

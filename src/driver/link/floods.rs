@@ -3,6 +3,7 @@
 //! Each of these costs the peer a few bytes and this host some work or an answer.
 //! Honest peers stay far below; one that does not is told to go away.
 
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use super::Link;
@@ -14,41 +15,52 @@ use crate::resources::events::Event;
 use crate::resources::limits::Limit;
 use crate::resources::rate::{Bucket, Rate};
 
-pub(super) struct Floods {
+/// Most links see none of it, and are many.
+#[derive(Default)]
+pub(super) struct Floods(OnceLock<Box<Buckets>>);
+
+struct Buckets {
     resets: Bucket,
     pings: Bucket,
     empty: Bucket,
     windows: Bucket,
 }
 
-impl Floods {
-    pub(super) fn new(resources: &Resources, now: Instant) -> Floods {
+impl Buckets {
+    fn new(resources: &Resources, now: Instant) -> Buckets {
         let bucket = |limit| {
             let most = u32::try_from(resources.meters.most(limit)).unwrap_or(u32::MAX);
             Bucket::new(Rate::new(most, WHILE), now)
         };
-        Floods {
+        Buckets {
             resets: bucket(Limit::Resets),
             pings: bucket(Limit::Pings),
             empty: bucket(Limit::EmptyFrames),
             windows: bucket(Limit::WindowUpdates),
         }
     }
+}
 
+impl Floods {
     /// The peer did so much of it.
     ///
     /// # Errors
     ///
     /// `ProtocolViolation`: that was too much, and the connection is to be ended.
     pub(super) fn note(&self, limit: Limit, n: u64, resources: &Resources) -> Result<()> {
+        if n == 0 {
+            return Ok(());
+        }
+        let now = Instant::now();
+        let buckets = self.0.get_or_init(|| Box::new(Buckets::new(resources, now)));
         let bucket = match limit {
-            Limit::Resets => &self.resets,
-            Limit::Pings => &self.pings,
-            Limit::WindowUpdates => &self.windows,
-            _ => &self.empty,
+            Limit::Resets => &buckets.resets,
+            Limit::Pings => &buckets.pings,
+            Limit::WindowUpdates => &buckets.windows,
+            _ => &buckets.empty,
         };
         let n = u32::try_from(n).unwrap_or(u32::MAX);
-        if bucket.take_many(n, Instant::now()) {
+        if bucket.take_many(n, now) {
             return Ok(());
         }
         resources.reject(limit);

@@ -303,7 +303,7 @@ impl Link {
             blocked: Mutex::default(),
             has_blocked: AtomicBool::new(false),
             proofs: Proofs::default(),
-            floods: Floods::new(&resources, now),
+            floods: Floods::default(),
             resources,
             budget,
             streams: AtomicUsize::new(0),

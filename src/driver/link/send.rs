@@ -65,7 +65,8 @@ impl Outbound {
     pub(super) fn new(tx: Tx, wire: Account) -> Outbound {
         Outbound {
             tx,
-            batches: VecDeque::new(),
+            // Idle links have one at most, and are many.
+            batches: VecDeque::with_capacity(1),
             spare: VecDeque::new(),
             away: 0,
             full: false,

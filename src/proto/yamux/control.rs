@@ -82,7 +82,9 @@ enum What {
 impl ControlQueue {
     /// With room for so many pongs.
     pub(crate) fn new(most_pongs: usize) -> ControlQueue {
-        ControlQueue { most_pongs, ..ControlQueue::default() }
+        // Most connections are idle, and never have more to say at once.
+        let ordered = VecDeque::with_capacity(1);
+        ControlQueue { ordered, most_pongs, ..ControlQueue::default() }
     }
 
     /// Adds `control` to what waits.

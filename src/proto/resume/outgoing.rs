@@ -124,6 +124,10 @@ impl Outgoing {
                 let data = buffers::take(self.next_size(bytes.len()));
                 self.held += data.len();
                 let data = Data::Plain(data);
+                if self.chunks.capacity() == 0 {
+                    // Many conns never keep more at once.
+                    self.chunks.reserve_exact(1);
+                }
                 self.chunks.push_back(Chunk { data, from: self.written, filled: 0 });
                 continue;
             }

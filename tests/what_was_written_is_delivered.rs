@@ -4,8 +4,8 @@
 mod common;
 
 use common::{
-    Cut, LATE, Pair, Ways, Wired, assert_kind, builder, child, dialling, listening, payload, role,
-    within,
+    Cut, LATE, Pair, Ways, Wired, assert_kind, builder, child, dialling, eventually, listening,
+    payload, role, within,
 };
 use pointsub::{Conn, Host, Listener};
 use std::io::{ErrorKind, Read, Write};
@@ -95,6 +95,32 @@ fn a_flush_of_bytes_that_are_lost_says_so() {
                     assert_kind(result, &[ErrorKind::ConnectionReset]);
                 }
             });
+        }
+    });
+}
+
+#[test]
+fn a_flush_says_so_where_the_peer_left_before_it_had_everything() {
+    within(60, || {
+        for _ in 0..3 {
+            let wired = Wired::new();
+            let (mut near, mut far) = wired.connect();
+            wired.proxy.refuse();
+            wired.proxy.cut(Cut::Reset);
+            eventually("the loss", 10, || near.stats().losses == 1 && far.stats().losses == 1);
+            near.write_all(&payload(1, 900_000)).expect("kept");
+            wired.proxy.listen_again();
+            eventually("a window that is full", 10, || far.stats().unread >= 256 * 1024);
+            wired.pair.server.disconnect(&wired.pair.client.peer_id());
+            near.set_nonblocking(true).expect("nonblocking");
+            let ended = |e: ErrorKind| e != ErrorKind::WouldBlock;
+            eventually("the end", 10, || near.write(b"x").is_err_and(|e| ended(e.kind())));
+            near.set_nonblocking(false).expect("blocking");
+            let error = near.flush().expect_err("most was never sent");
+            common::code(&error);
+            let mut all = Vec::new();
+            let _ = far.read_to_end(&mut all);
+            assert!(all.len() < 900_000, "{}", all.len());
         }
     });
 }

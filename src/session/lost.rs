@@ -24,8 +24,8 @@ struct OfPeer {
     sessions: BTreeMap<u64, One>,
     /// How many of them this host dials for.
     dial: usize,
-    /// How many have something to go on with.
-    incomplete: usize,
+    /// How many are awaited by those that are back.
+    awaited: usize,
     /// When the last one was lost, came back or ended.
     changed: Option<Instant>,
     /// Those that are back, and wait for these.
@@ -37,6 +37,8 @@ struct One {
     dials: bool,
     /// All has arrived, and only the peer may not know it: it is the first to go.
     complete: bool,
+    /// It has something to go on with, and may come any moment.
+    awaited: bool,
     session: Weak<Session>,
 }
 
@@ -51,9 +53,12 @@ impl Lost {
         self.next += 1;
         let number = self.next;
         let of_peer = self.of_peers.entry(session.peer).or_default();
-        of_peer.sessions.insert(number, One { dials, complete, session: session.me.clone() });
+        of_peer.sessions.insert(
+            number,
+            One { dials, complete, awaited: !complete, session: session.me.clone() },
+        );
         of_peer.dial += usize::from(dials);
-        of_peer.incomplete += usize::from(!complete);
+        of_peer.awaited += usize::from(!complete);
         of_peer.changed = Some(Instant::now());
         self.count += 1;
         let oldest = match of_peer.sessions.len().saturating_sub(MOST_LOST_OF_PEER) {
@@ -72,10 +77,10 @@ impl Lost {
         let of_peer = entry.get_mut();
         let Some(one) = of_peer.sessions.remove(&number) else { return Vec::new() };
         of_peer.dial -= usize::from(one.dials);
-        of_peer.incomplete -= usize::from(!one.complete);
+        of_peer.awaited -= usize::from(one.awaited);
         of_peer.changed = Some(Instant::now());
         self.count -= 1;
-        let through = match of_peer.incomplete {
+        let through = match of_peer.awaited {
             0 => std::mem::take(&mut of_peer.waiting).into_values().collect(),
             _ => Vec::new(),
         };
@@ -88,8 +93,17 @@ impl Lost {
     /// When the last of the peer's that have something to go on with was lost, or since when
     /// they have been fewer; `None`: there are none.
     pub(super) fn changed(&self, peer: &PeerId) -> Option<Instant> {
-        let of_peer = self.of_peers.get(peer).filter(|of_peer| of_peer.incomplete > 0)?;
+        let of_peer = self.of_peers.get(peer).filter(|of_peer| of_peer.awaited > 0)?;
         of_peer.changed
+    }
+
+    /// None of them came for so long that the peer may have given them up. Who waits for them
+    /// looks by itself.
+    pub(super) fn await_no_more(&mut self, peer: &PeerId) {
+        let Some(of_peer) = self.of_peers.get_mut(peer) else { return };
+        of_peer.sessions.values_mut().for_each(|one| one.awaited = false);
+        of_peer.awaited = 0;
+        of_peer.waiting.clear();
     }
 
     /// It looks again when those are not lost any more.

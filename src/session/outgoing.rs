@@ -145,6 +145,11 @@ impl Outgoing {
     /// How much memory it takes, if the peer confirms nothing of it, or next to none; and
     /// since when.
     pub(super) fn unconfirmed(&mut self, now: Instant) -> Option<(usize, Instant)> {
+        if self.way.is_some() && self.is_behind() {
+            // The peer was not sent it yet, and that does not last.
+            self.pace = Pace::default();
+            return None;
+        }
         let since = self.pace.look(self.inner.delivered(), self.inner.unacked(), now)?;
         Some((self.inner.held(), since))
     }

@@ -44,7 +44,9 @@ impl Session {
             // What came on carriers before was said in the head of this one.
             state.last_receipt.precedes_end = confirmed || state.carriers.finished;
         }
-        carrier.link.finish(&carrier.stream).is_ok()
+        let said = carrier.link.finish(&carrier.stream);
+        // An end that nobody says would be waited for.
+        said.map_err(|e| carrier.link.die_quietly(e)).is_ok()
     }
 
     /// The peer has answered a head that said how much has arrived.

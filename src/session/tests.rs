@@ -452,3 +452,41 @@ fn a_busy_link_without_an_answer_holds_no_session_beyond_its_time() {
     });
     assert!(now.elapsed() >= Duration::from_secs(1) && carrier.link.death().is_none());
 }
+
+/// There is little time for what it has to say.
+#[test]
+fn a_session_whose_host_is_closed_makes_way_for_nobody() {
+    for _ in 0..3 {
+        let Ends { mut near, mut far, session, client, _listener } = ends();
+        let (number, _) = session.sessions.enlist(&session, false, false);
+        cut(&session.current().unwrap());
+        eventually("a resumption", || near.stats().resumes == 1);
+        near.write_all(&[7; 4000]).unwrap();
+        drop(near);
+        let closing = Instant::now();
+        client.shutdown();
+        assert!(closing.elapsed() < Duration::from_millis(400), "{:?}", closing.elapsed());
+        let mut all = Vec::new();
+        far.read_to_end(&mut all).unwrap();
+        assert_eq!(all.len(), 4000);
+        session.sessions.strike_off(&session, number);
+    }
+}
+
+#[test]
+fn who_never_comes_back_is_waited_for_once() {
+    let Ends { near, mut far, session, client: _client, _listener } = ends();
+    let (number, _) = session.sessions.enlist(&session, false, false);
+    let mut waits = Vec::new();
+    for n in 1..=4 {
+        cut(&session.current().unwrap());
+        eventually("a resumption", || near.stats().resumes == n);
+        let start = Instant::now();
+        (&near).write_all(&[7; 4000]).unwrap();
+        far.read_exact(&mut [0; 4000]).unwrap();
+        waits.push(start.elapsed());
+    }
+    let long = waits.iter().filter(|wait| **wait >= Duration::from_millis(300)).count();
+    assert!(long <= 1, "{waits:?}");
+    session.sessions.strike_off(&session, number);
+}

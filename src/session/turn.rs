@@ -31,6 +31,10 @@ impl Session {
         if out.way.is_none() || out.said_since_loss() < AT_ONCE {
             return false;
         }
+        if self.state.lock().closing.is_some() {
+            // There is little time for what it has to say.
+            out.way = None;
+        }
         let Some(way) = &mut out.way else { return false };
         let now = Instant::now();
         let looks = self.sessions.wait_for_others(self, way, now);
@@ -59,7 +63,12 @@ impl Sessions {
     /// `None`: no others of its peer are coming. Else when that is to be looked at again.
     fn wait_for_others(&self, session: &Session, way: &Way, now: Instant) -> Option<Instant> {
         let mut table = self.table.lock();
-        let at = way.until.min(table.lost.changed(&session.peer)? + way.quiet);
+        let quiet = table.lost.changed(&session.peer)? + way.quiet;
+        if quiet <= now {
+            // Nor by those who come back next.
+            table.lost.await_no_more(&session.peer);
+        }
+        let at = way.until.min(quiet);
         if at <= now {
             return None;
         }

@@ -214,9 +214,11 @@ impl Session {
                 continue;
             };
             let (link, stream) = (&carrier.link, &carrier.stream);
-            let behind = self.writer.lock().is_behind();
+            let (behind, unsent) = {
+                let out = self.writer.lock();
+                (out.is_behind(), self.unsent.load(SeqCst))
+            };
             if !behind {
-                let unsent = self.unsent.load(SeqCst);
                 match link.flush(stream, patience) {
                     Ok(done) => {
                         if done {
@@ -325,7 +327,8 @@ impl Session {
                 Err(_) => break,
             }
         }
-        if !out.is_behind() {
+        // What an ended one has forgotten was not sent.
+        if !out.is_behind() && !matches!(self.state.lock().phase, Phase::Ended(_)) {
             // What was confirmed meanwhile is not sealed any more.
             let _ = self.unsent.compare_exchange(NOWHERE, 0, SeqCst, SeqCst);
         }

@@ -5,10 +5,12 @@ mod common;
 
 use common::{Args, Result};
 use pointsub::{Conn, Host, Listener, Multiaddr, PeerId};
+use rustix::net::sockopt::set_socket_linger;
 use std::io;
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::ExitCode;
 use std::thread;
+use std::time::Duration;
 
 const PROTOCOL: &str = "/forward/1.0.0";
 
@@ -69,23 +71,25 @@ fn here(from: &str, address: &str) -> Result {
     }
 }
 
-/// Carries both directions until both have ended, and hands each end on.
+/// Carries both directions until both have ended, and hands each end on. Where the conn
+/// breaks off the TCP connection is reset: an end would say that all has come.
 fn join(conn: Conn, tcp: TcpStream) -> io::Result<()> {
-    let (conn_in, tcp_out) = (conn.try_clone()?, tcp.try_clone()?);
-    let inward =
-        thread::spawn(move || carry(conn_in, &tcp_out, || tcp_out.shutdown(Shutdown::Write)));
-    carry(tcp, &conn, || conn.shutdown(Shutdown::Write))?;
-    inward.join().unwrap_or_else(|_| Err(io::Error::other("a forwarding thread panicked")))
-}
-
-fn carry(
-    mut from: impl io::Read,
-    mut to: impl io::Write,
-    end: impl FnOnce() -> io::Result<()>,
-) -> io::Result<()> {
-    let outcome = io::copy(&mut from, &mut to);
-    let ended = end();
-    outcome.and(ended)
+    let (mut conn_in, mut tcp_out) = (conn.try_clone()?, tcp.try_clone()?);
+    let inward = thread::spawn(move || {
+        if let Err(error) = io::copy(&mut conn_in, &mut tcp_out) {
+            // When both handles are closed; the other thread's read ends now.
+            set_socket_linger(&tcp_out, Some(Duration::ZERO))?;
+            let _ = tcp_out.shutdown(Shutdown::Read);
+            return Err(error);
+        }
+        tcp_out.shutdown(Shutdown::Write)
+    });
+    let outward = io::copy(&mut &tcp, &mut &conn);
+    let ended = conn.shutdown(Shutdown::Write);
+    drop(tcp);
+    let inward = inward.join();
+    let inward = inward.unwrap_or_else(|_| Err(io::Error::other("a forwarding thread panicked")));
+    inward.and(outward).and(ended)
 }
 
 fn report(peer: PeerId, outcome: io::Result<()>) {

@@ -8,7 +8,8 @@ mod watch;
 use common::{Result, usage_error};
 use lexopt::prelude::{Long, Short, Value, ValueExt};
 use pointsub::transfer::{ReceiveOptions, Report};
-use pointsub::{Conn, Host, Listener, MessageTransporter, PeerId};
+use pointsub::{Conn, ErrorCode, Host, Listener, MessageTransporter, PeerId};
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -79,6 +80,11 @@ fn parse(parser: &mut lexopt::Parser) -> Result<Args> {
 }
 
 fn receive(args: Args) -> Result {
+    // Before anybody sends anything.
+    if !args.dir.is_dir() {
+        let what = format!("{} is no directory", args.dir.display());
+        return Err(io::Error::new(io::ErrorKind::NotFound, what).into());
+    }
     let host = common::host_at(&args.listen, args.key.as_deref())?;
     let listener = Listener::bind(&host, PROTOCOL)?;
     announce(&host, args.json);
@@ -98,6 +104,9 @@ fn receive(args: Args) -> Result {
             }
             // Its sender comes back.
             Err(e) if e.is_retryable() => eprintln!("interrupted: {e}; waiting for the sender"),
+            Err(e) if e.code() == ErrorCode::ConnectionClosed => {
+                eprintln!("{peer} left before it sent anything; waiting for a sender");
+            }
             Err(e) => return Err(e.into()),
         }
     }

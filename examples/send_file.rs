@@ -9,14 +9,17 @@ use common::{Result, usage_error};
 use lexopt::prelude::{Long, Short, Value, ValueExt};
 use pointsub::message::Compression;
 use pointsub::transfer::{Report, SendOptions};
-use pointsub::{Conn, Error, Host, MessageTransporter};
+use pointsub::{Conn, Error, ErrorCode, Host, MessageTransporter};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{fs, io};
 
 const PROTOCOL: &str = "/pointsub/files/1.0.0";
+
+/// An attempt that was killed is in the way until its conn is given up at the other end.
+const KILLED: Duration = Duration::from_secs(90);
 
 const USAGE: &str = "
 Sends a file, or a directory and all that is in it. On the other side, first:
@@ -100,7 +103,7 @@ fn send(args: &Args) -> Result {
         Some(key) => Host::builder().keypair_file(key).build()?,
         None => Host::new()?,
     };
-    let mut attempt = 0;
+    let (mut attempt, mut killed) = (0, None);
     loop {
         let e = match send_once(&host, args) {
             Ok(report) => {
@@ -109,9 +112,14 @@ fn send(args: &Args) -> Result {
             }
             Err(e) => e,
         };
-        let delay = e.retry_delay(attempt).filter(|_| attempt + 1 < args.attempts);
+        let until = *killed.get_or_insert_with(|| Instant::now() + KILLED);
+        let delay = if e.code() == ErrorCode::Busy && Instant::now() < until {
+            Some(Duration::from_secs(1))
+        } else {
+            attempt += 1;
+            e.retry_delay(attempt - 1).filter(|_| attempt < args.attempts)
+        };
         let Some(delay) = delay else { return Err(e.into()) };
-        attempt += 1;
         eprintln!("interrupted: {e}");
         thread::sleep(delay.max(Duration::from_millis(100)));
     }

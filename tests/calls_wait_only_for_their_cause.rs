@@ -2,8 +2,8 @@
 
 mod common;
 
-use common::{LATE, Pair, assert_carries, assert_kind, payload, within};
-use pointsub::Conn;
+use common::{LATE, Pair, Ways, Wired, assert_carries, assert_kind, payload, within};
+use pointsub::{Conn, HostBuilder};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -166,6 +166,28 @@ fn a_non_blocking_conn_says_would_block_and_nothing_else() {
         let mut arrived = [0; 12];
         (&near).read_exact(&mut arrived).expect("read");
         assert_eq!(&arrived, b"now it waits");
+    });
+}
+
+#[test]
+fn who_only_writes_a_little_learns_that_nobody_is_there() {
+    within(30, || {
+        let (life, answer) = (Duration::from_millis(300), Duration::from_millis(500));
+        let options =
+            |host: HostBuilder| host.resumable(false).keepalive(life).keepalive_timeout(answer);
+        let wired = Wired::of(options);
+        let (mut near, _far) = wired.pair.connect_at(&wired.address());
+        wired.proxy.stall(Ways::Both);
+        let start = Instant::now();
+        let error = loop {
+            match near.write(&[7; 8]) {
+                // Its pace is what is tested.
+                Ok(_) => thread::sleep(Duration::from_millis(20)),
+                Err(error) => break error,
+            }
+            assert!(start.elapsed() < Duration::from_secs(10), "the kernel takes it, and no more");
+        };
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}");
     });
 }
 

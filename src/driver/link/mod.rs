@@ -128,7 +128,7 @@ pub(crate) struct Link {
     rtt: AtomicU64,
     /// Milliseconds from `opened` to the last inbound byte.
     heard: AtomicU64,
-    /// The same to the last byte that the kernel took.
+    /// The same to the last byte that a full socket took.
     taken: AtomicU64,
     /// No new streams: it is being closed, or the peer has said goodbye.
     retired: AtomicBool,
@@ -385,7 +385,7 @@ impl Link {
         self.rtt().is_some_and(|rtt| rtt < NEAR)
     }
 
-    /// When the last byte came, or the kernel took one.
+    /// When the last byte came, or a full socket took one.
     pub(crate) fn last_moved(&self) -> Instant {
         let moved = self.heard.load(Relaxed).max(self.taken.load(Relaxed));
         self.opened + Duration::from_millis(moved)

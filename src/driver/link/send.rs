@@ -475,6 +475,7 @@ impl Link {
 
     /// `false`: the socket takes no more for now.
     fn send_batches(&self, out: &mut Guard<'_>) -> Result<bool> {
+        let was_full = out.full;
         let spare = mem::take(&mut out.spare);
         let mut batches = mem::replace(&mut out.batches, spare);
         let len = pending(&batches);
@@ -493,7 +494,11 @@ impl Link {
         if n > 0 {
             out.moved = true;
             self.counters.bytes_sent.fetch_add(n, Relaxed);
-            self.taken.store(millis(self.opened.elapsed()), Relaxed);
+            if was_full {
+                // There is room again: the peer has confirmed some. An empty socket takes
+                // what nobody hears.
+                self.taken.store(millis(self.opened.elapsed()), Relaxed);
+            }
         }
         let done = match result {
             // It was ended meanwhile.

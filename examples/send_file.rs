@@ -112,8 +112,9 @@ fn send(args: &Args) -> Result {
             }
             Err(e) => e,
         };
-        let until = *killed.get_or_insert_with(|| Instant::now() + KILLED);
-        let delay = if e.code() == ErrorCode::Busy && Instant::now() < until {
+        let waits = e.code() == ErrorCode::Busy
+            && Instant::now() < *killed.get_or_insert_with(|| Instant::now() + KILLED);
+        let delay = if waits {
             Some(Duration::from_secs(1))
         } else {
             attempt += 1;

@@ -156,8 +156,9 @@ impl Host {
     /// # Errors
     ///
     /// `AddrNotAvailable`: the peer is neither connected nor known. `TimedOut`: no
-    /// answer within the [`negotiation_timeout`](HostBuilder::negotiation_timeout), 10 s. `ConnectionRefused`: it does not answer pings. Otherwise
-    /// as [`Conn::connect`](crate::Conn::connect).
+    /// answer within the [`negotiation_timeout`](HostBuilder::negotiation_timeout), 10 s.
+    /// `ConnectionRefused`: it does not answer pings. Otherwise as
+    /// [`Conn::connect`](crate::Conn::connect).
     ///
     /// See the [specification](https://github.com/libp2p/specs/blob/master/ping/ping.md).
     pub fn ping(&self, peer: &PeerId) -> io::Result<Duration> {

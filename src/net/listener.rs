@@ -67,9 +67,9 @@ impl Listener {
     /// # Errors
     ///
     /// `AddrInUse`: it is served already, by another listener or by the host itself
-    /// (ping, identify, and how lost conns come back). `InvalidInput`: a name that does not start with `/`, has a
-    /// newline or is longer than 1,000 bytes. `NotConnected`: the host has been shut
-    /// down.
+    /// (ping, identify, and how lost conns come back). `InvalidInput`: a name that does
+    /// not start with `/`, has a newline or is longer than 1,000 bytes. `NotConnected`:
+    /// the host has been shut down.
     pub fn bind(host: &Host, protocol: &str) -> io::Result<Listener> {
         let backlog = host.handle.core.bind(protocol)?;
         log::debug!(protocol; "protocol served");

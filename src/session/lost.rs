@@ -53,12 +53,11 @@ impl Lost {
         self.next += 1;
         let number = self.next;
         let of_peer = self.of_peers.entry(session.peer).or_default();
-        of_peer.sessions.insert(
-            number,
-            One { dials, complete, awaited: !complete, session: session.me.clone() },
-        );
+        let awaited = !complete;
+        let one = One { dials, complete, awaited, session: session.me.clone() };
+        of_peer.sessions.insert(number, one);
         of_peer.dial += usize::from(dials);
-        of_peer.awaited += usize::from(!complete);
+        of_peer.awaited += usize::from(awaited);
         of_peer.changed = Some(Instant::now());
         self.count += 1;
         let oldest = match of_peer.sessions.len().saturating_sub(MOST_LOST_OF_PEER) {

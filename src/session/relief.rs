@@ -22,19 +22,21 @@ impl Sessions {
 
 impl Session {
     fn holding(self: Arc<Session>, now: Instant) -> Option<Holding> {
-        let (bytes, since, what) = self.held(now)?;
+        let (bytes, since, why) = self.held(now)?;
         let (peer, priority) = (self.peer, self.priority());
         let give_back = Box::new(move || {
             log::info!(peer:% = self.peer, protocol:% = self.protocol, held = bytes;
                 "a conn is ended for what it holds");
-            self.give_back(what);
+            self.give_back(&why);
         });
         Some(Holding { peer, priority, bytes, since, give_back })
     }
 
     /// What it keeps and its peer does not confirm, and what is left of carriers before and
-    /// nobody reads; all of it at once where it is without a carrier. With what is wrong.
-    fn held(&self, now: Instant) -> Option<(usize, Instant, &'static str)> {
+    /// nobody reads; all of it at once where it is without a carrier. With what it ends by.
+    fn held(&self, now: Instant) -> Option<(usize, Instant, Error)> {
+        let ended =
+            |code, what| Error::new(code, format!("{what}, and the memory budget is used up"));
         let (kept, unconfirmed) = {
             let mut out = self.writer_with_acks();
             (out.held(), out.unconfirmed(now))
@@ -42,33 +44,32 @@ impl Session {
         let state = self.state.lock();
         if let Phase::Lost(outage) = &state.phase {
             let all = kept + state.carriers.unread();
-            return (all > 0).then_some((all, outage.since, "the connection was lost"));
+            let why = ended(ErrorCode::ConnectionReset, "the connection was lost");
+            return (all > 0).then_some((all, outage.since, why));
         }
-        match (unconfirmed, state.carriers.unread_left(now)) {
+        let (bytes, since, what) = match (unconfirmed, state.carriers.unread_left(now)) {
             (Some((kept, since)), left) => {
                 let (left, then) = left.unwrap_or((0, since));
-                let what = "the peer did not confirm what it was sent";
-                Some((kept + left, since.min(then), what))
+                (kept + left, since.min(then), "the peer did not confirm what it was sent")
             }
-            (None, Some((left, since))) => Some((left, since, "nobody read what had come")),
-            (None, None) => None,
-        }
+            (None, Some((left, since))) => (left, since, "nobody read what had come"),
+            (None, None) => return None,
+        };
+        Some((bytes, since, ended(ErrorCode::OutOfMemory, what)))
     }
 
-    /// It ends, with all that it has. One that has come back meanwhile has not lost its
-    /// connection, and is left alone.
-    fn give_back(&self, what: &str) {
-        let lost = self.is_lost();
-        let code = if lost { ErrorCode::ConnectionReset } else { ErrorCode::OutOfMemory };
-        let why = Error::new(code, format!("{what}, and the memory budget is used up"));
+    /// It ends, with all that it has. One that had lost its connection and has come back
+    /// meanwhile is left alone.
+    fn give_back(&self, why: &Error) {
         let current = self.current();
-        if lost && !self.give_up_lost(why.clone()) {
+        if why.code() == ErrorCode::OutOfMemory {
+            self.give_up(why.clone());
+        } else if !self.give_up_lost(why.clone()) {
             return;
         }
-        self.give_up(why.clone());
         self.state.lock().carriers.spoil(why.clone());
         if let Some(carrier) = current {
-            carrier.link.reset_for_memory(&carrier.stream, &why);
+            carrier.link.reset_for_memory(&carrier.stream, why);
         }
     }
 }

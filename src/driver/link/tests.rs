@@ -2,10 +2,9 @@
 //! compiled twice.
 
 use std::io::{ErrorKind, IoSlice, Read, Write};
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
-
-use std::sync::atomic::Ordering::Relaxed;
 
 use super::rest::Age;
 use super::{Link, Negotiated};
@@ -101,6 +100,23 @@ fn plain_ends() -> (Host, Host, Conn, Conn, Arc<Link>, Arc<Stream>) {
     (server, client, near, far, link, stream)
 }
 
+/// Writes until so much waits for a socket that takes no more.
+fn fill_socket(link: &Arc<Link>, stream: &Arc<Stream>, waiting: usize) {
+    let bytes = vec![7; 16 << 10];
+    let mut looks = 0;
+    while looks < 20 {
+        if link.tx.lock().pending() < waiting {
+            stream.flow.add_credit(16 << 10).unwrap();
+            link.write_now(stream, &[IoSlice::new(&bytes)], false).unwrap();
+            looks = 0;
+        } else {
+            // The kernel may make room for more once or twice.
+            std::thread::sleep(Duration::from_millis(10));
+            looks += 1;
+        }
+    }
+}
+
 /// Handles keep it, and it still knows what went out.
 #[test]
 fn a_link_that_has_ended_keeps_nothing_for_its_socket() {
@@ -111,18 +127,7 @@ fn a_link_that_has_ended_keeps_nothing_for_its_socket() {
     let theirs = server.handle.core.links().remove(0);
     // Its host does not read any more.
     let stopped = theirs.rx.lock();
-    let bytes = vec![7; 16 << 10];
-    let mut looks = 0;
-    while looks < 20 {
-        if link.tx.lock().pending() < 200 << 10 {
-            stream.flow.add_credit(16 << 10).unwrap();
-            link.write_now(&stream, &[IoSlice::new(&bytes)], false).unwrap();
-            looks = 0;
-        } else {
-            std::thread::sleep(Duration::from_millis(10));
-            looks += 1;
-        }
-    }
+    fill_socket(&link, &stream, 200 << 10);
     let mark = link.written();
     assert!(link.budget().used() > 200 << 10 && !link.has_sent(mark));
     link.die(Error::new(ErrorCode::ConnectionReset, "cut by a test"));
@@ -173,18 +178,7 @@ fn little_that_waits_for_a_full_socket_takes_little_memory() {
         // Its host does not read any more.
         let stopped = theirs.rx.lock();
         let bytes = vec![7; 1 << 20];
-        let mut looks = 0;
-        while looks < 20 {
-            if link.tx.lock().pending() < 64 << 10 {
-                stream.flow.add_credit(16 << 10).unwrap();
-                link.write_now(&stream, &[IoSlice::new(&bytes[..16 << 10])], false).unwrap();
-                looks = 0;
-            } else {
-                // The kernel may make room for more once or twice.
-                std::thread::sleep(Duration::from_millis(10));
-                looks += 1;
-            }
-        }
+        fill_socket(&link, &stream, 64 << 10);
         stream.flow.set_credit(0, 0);
         let before = link.budget().used();
         for _ in 0..1000 {

@@ -1,5 +1,5 @@
-//! 1,000 conns on one connection, and 1,000 connections to one host: each
-//! echoes, and after closing threads, file descriptors and memory are back.
+//! 1,000 conns on one connection, 1,000 connections to one host, and 200 one after another:
+//! each echoes, and after closing threads, file descriptors and memory are back.
 //! Each test measures in a process of its own.
 #![cfg(target_os = "linux")]
 
@@ -59,6 +59,31 @@ fn a_thousand_connections_from_several_processes() {
             for process in processes {
                 finish(process);
             }
+        }),
+    });
+}
+
+/// A socket is let go with its connection, not when some timer has forgotten it: a process
+/// that connects often would hold hundreds.
+#[test]
+fn connections_one_after_another_need_no_more_descriptors_than_one() {
+    const NAME: &str = "connections_one_after_another_need_no_more_descriptors_than_one";
+    within(300, || match role() {
+        None => run_child(child(NAME, "measure", "")),
+        Some(_) => leaves_nothing_behind(|server| {
+            let client = dialling();
+            let target = address(server);
+            let descriptors = || {
+                let conn = Conn::connect(&client, &*target, PROTOCOL).expect("connect");
+                assert_echoes(&conn);
+                drop(conn);
+                client.disconnect(&server.peer_id());
+                Usage::now().descriptors
+            };
+            let first = descriptors();
+            let most = (0..200).map(|_| descriptors()).max();
+            // The other end may be a few connections behind.
+            assert!(most <= Some(first + 24), "{first} behind the first, then {most:?}");
         }),
     });
 }

@@ -82,7 +82,7 @@ struct Errands {
     timers: Vec<(Instant, Token)>,
     /// Links to end, and why.
     doomed: Vec<(Token, Error)>,
-    acks: Vec<(Instant, Arc<Link>)>,
+    acks: Vec<(Instant, Weak<Link>)>,
     tasks: Vec<Arc<dyn Task>>,
     alarms: Vec<Alarm>,
     chore: bool,
@@ -225,7 +225,7 @@ impl Handle {
     /// Has the link tell its peers what has come, in a moment.
     pub(super) fn ack_soon(&self, link: &Arc<Link>) {
         let at = Instant::now() + ACK_DELAY;
-        self.errand(Some(at), |e| e.acks.push((at, link.clone())));
+        self.errand(Some(at), |e| e.acks.push((at, Arc::downgrade(link))));
     }
 
     /// Runs the task in a moment. `false`: the thread has ended.
@@ -272,8 +272,9 @@ struct Reactor {
     /// When they are looked at.
     next_tick: Instant,
     timers: BinaryHeap<Reverse<(Instant, Token)>>,
-    /// Links that have acks to send, in the order of their times.
-    acks: VecDeque<(Instant, Arc<Link>)>,
+    /// Links that have acks to send, in the order of their times. One that has ended by then
+    /// has long let go of its socket.
+    acks: VecDeque<(Instant, Weak<Link>)>,
     alarms: BinaryHeap<Alarm>,
     /// When the chore is due.
     chore: Option<Instant>,
@@ -391,7 +392,7 @@ impl Reactor {
             }
         }
         while self.acks.front().is_some_and(|(at, _)| *at <= now) {
-            if let Some((_, link)) = self.acks.pop_front() {
+            if let Some(link) = self.acks.pop_front().and_then(|(_, link)| link.upgrade()) {
                 guarded(&link, |link| link.send_acks());
             }
         }

@@ -10,7 +10,7 @@
 //! |---|---|---|
 //! | `Reactor` | the reactor, armed | a thread blocks: it leads |
 //! | `Leader` | that thread | it has what it wanted: the next blocked thread leads, else `Idle`, or `Reactor` if it slept long |
-//! | `Idle` | nobody, at most for two ticks | a thread blocks again: it leads; or a tick: `Reactor` |
+//! | `Idle` | nobody, at most for two ticks | a thread blocks, again or first: it leads; or a tick: `Reactor` |
 //! | `Dead` | nobody | never |
 
 use std::collections::BTreeMap;
@@ -71,6 +71,17 @@ impl<W: Clone> Drive<W> {
             ticking: false,
             want_write: false,
         }
+    }
+
+    /// A link begins: the thread that made it, or that accepts what came with it, is about to
+    /// lead, and the reactor would only be woken in between. Returns whether it is to look at
+    /// this link at each tick.
+    pub(crate) fn begin(&mut self, now: Instant) -> bool {
+        let unled = self.role == Role::Reactor;
+        if unled {
+            self.role = Role::Idle(now);
+        }
+        unled && !std::mem::replace(&mut self.ticking, true)
     }
 
     /// What the reactor is to watch for: reading, writing.
@@ -207,6 +218,25 @@ mod tests {
         assert!(drive.tick(now + TICK / 2));
         assert!(!drive.tick(now + TICK));
         assert!(drive.reactor_reads());
+    }
+
+    #[test]
+    fn a_new_link_waits_two_ticks_for_a_leader() {
+        let now = Instant::now();
+        let mut drive = Drive::<char>::new();
+        assert!(drive.begin(now));
+        assert_eq!(drive.interest(), (false, false));
+        assert!(drive.tick(now + TICK / 2));
+        assert!(!drive.tick(now + TICK));
+        assert_eq!(drive.interest(), (true, false));
+        // One that is led already, or has ended, stays as it is.
+        let (mut drive, mut a) = (Drive::new(), None);
+        drive.enter(&'a', &mut a);
+        assert!(!drive.begin(now));
+        assert_eq!(drive.forget(a.unwrap(), true, now), Left::Nothing);
+        drive.die();
+        assert!(!drive.begin(now));
+        assert_eq!(drive.interest(), (false, false));
     }
 
     #[test]

@@ -327,18 +327,20 @@ impl Link {
     /// It may have been used, and have ended, before: whoever lists it does that
     /// first, so that nobody ends the host without it.
     pub(crate) fn start(self: &Arc<Link>) -> Result<()> {
-        // What arrived behind the handshake raises no event, and what comes from now
-        // on finds the reactor watching: this thread takes it, so that no other wakes
-        // for it.
+        // What arrived behind the handshake raises no event: this thread takes it, so that no
+        // other wakes for it.
         self.pump(&mut Direct::none(), true);
         {
             // `die` takes the link off the reactor's table under this lock.
-            let drive = self.drive.lock();
+            let mut drive = self.drive.lock();
             if let Some(why) = self.death() {
                 return Err(why.clone());
             }
             let token = self.reactor.add(self);
             self.token.set(token).expect("a link is started once");
+            if drive.begin(Instant::now()) {
+                self.reactor.start_ticks(self);
+            }
             self.reactor.register(&self.socket, token, drive.interest())?;
         }
         Ok(())

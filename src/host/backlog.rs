@@ -45,8 +45,15 @@ impl Backlog {
         }
     }
 
-    /// Queues an arrival; `false`: there is no room, or nobody will accept it.
-    pub(crate) fn push(&self, arrival: Channel, link: &Arc<Link>, resources: &Resources) -> bool {
+    /// Queues an arrival, for whoever joins `acceptors` here; `false`: there is no room, or
+    /// nobody will accept it.
+    pub(crate) fn push(
+        &self,
+        arrival: Channel,
+        link: &Arc<Link>,
+        resources: &Resources,
+        acceptors: &mut Waiters,
+    ) -> bool {
         let (peer, link) = (link.peer, Arc::downgrade(link));
         let mut queue = self.queue.lock();
         let of_peer = queue.per_peer.get(&peer).copied().unwrap_or(0);
@@ -61,9 +68,9 @@ impl Backlog {
         queue.per_peer.insert(peer, of_peer + 1);
         queue.last = link;
         queue.waiting.push_back(arrival);
-        let next = queue.waiters.take_one();
-        drop(queue);
-        next.inspect(|waiter| waiter.wake());
+        if let Some(next) = queue.waiters.take_one() {
+            acceptors.add(&next);
+        }
         true
     }
 

@@ -25,7 +25,7 @@ use super::services;
 use super::steward::Steward;
 use crate::driver::{
     Door, Fate, Greeted, Link, LinkLimits, Offer, Outcome, Owner, Pass, Race, Reactors, Reception,
-    Secured, Stream,
+    Secured, Stream, Waiters,
 };
 use crate::error::{Error, ErrorCode, Result};
 use crate::proto::identify::{self, Identify};
@@ -451,7 +451,13 @@ impl Owner for Core {
         services::NAMES.contains(&protocol) || self.protocols.lock().contains_key(protocol)
     }
 
-    fn offer(&self, link: &Arc<Link>, stream: &Arc<Stream>, protocol: &str) -> Offer {
+    fn offer(
+        &self,
+        link: &Arc<Link>,
+        stream: &Arc<Stream>,
+        protocol: &str,
+        acceptors: &mut Waiters,
+    ) -> Offer {
         if protocol == ping::PROTOCOL {
             return Offer::Service(Box::new(services::Ping::new()));
         }
@@ -461,21 +467,22 @@ impl Owner for Core {
         let Some(backlog) = self.protocols.lock().get(protocol).cloned() else {
             return Offer::Refused;
         };
-        match lines::queue(
-            self,
-            &backlog,
-            Channel::Plain(link.clone(), stream.clone()),
-            link,
-            stream,
-        ) {
+        let channel = Channel::Plain(link.clone(), stream.clone());
+        match lines::queue(self, &backlog, channel, link, stream, acceptors) {
             true => Offer::Taken,
             false => Offer::Refused,
         }
     }
 
-    fn greet(&self, link: &Arc<Link>, stream: &Arc<Stream>, hello: Hello) -> Greeted {
+    fn greet(
+        &self,
+        link: &Arc<Link>,
+        stream: &Arc<Stream>,
+        hello: Hello,
+        acceptors: &mut Waiters,
+    ) -> Greeted {
         let backlog = self.protocols.lock().get(hello.protocol.as_str()).cloned();
-        lines::greet(self, backlog.as_deref(), link, stream, hello)
+        lines::greet(self, backlog.as_deref(), link, stream, hello, acceptors)
     }
 
     fn resumes_with(&self, peer: Option<Capabilities>) -> bool {

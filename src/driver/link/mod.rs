@@ -156,8 +156,21 @@ struct Inbound {
     pace: Pace,
     /// Those for whom something came in the frames that are being processed.
     readers: Waiters,
+    /// Those who accept what came in them.
+    acceptors: Acceptors,
     /// No byte is taken from the socket any more.
     ended: bool,
+}
+
+/// Threads to wake for what they accept, once our answer to it is out: woken under the
+/// locks that both need they would only delay it. Nobody is forgotten if that goes wrong.
+#[derive(Default)]
+struct Acceptors(Waiters);
+
+impl Drop for Acceptors {
+    fn drop(&mut self) {
+        self.0.wake();
+    }
 }
 
 /// What concerns the link as a whole, and who waits for it.
@@ -190,12 +203,25 @@ pub(crate) struct LinkCounters {
 pub(crate) trait Owner: Send + Sync {
     /// Whether a stream of this protocol is taken.
     fn serves(&self, protocol: &str) -> bool;
-    /// A stream has agreed on a protocol. Called under the stream's lock.
-    fn offer(&self, link: &Arc<Link>, stream: &Arc<Stream>, protocol: &str) -> Offer;
+    /// A stream has agreed on a protocol. Called under the stream's lock; who is to be
+    /// woken for it joins `acceptors`.
+    fn offer(
+        &self,
+        link: &Arc<Link>,
+        stream: &Arc<Stream>,
+        protocol: &str,
+        acceptors: &mut Waiters,
+    ) -> Offer;
     /// Whether links to such a peer can carry sessions.
     fn resumes_with(&self, peer: Option<Capabilities>) -> bool;
-    /// A stream of the peer's is to carry a session. Called under the stream's lock.
-    fn greet(&self, link: &Arc<Link>, stream: &Arc<Stream>, hello: Hello) -> Greeted;
+    /// A stream of the peer's is to carry a session. Called as `offer` is.
+    fn greet(
+        &self,
+        link: &Arc<Link>,
+        stream: &Arc<Stream>,
+        hello: Hello,
+        acceptors: &mut Waiters,
+    ) -> Greeted;
     /// The link has ended.
     fn closed(&self, link: &Arc<Link>, why: &Error);
     /// Times and limits of its links.
@@ -284,6 +310,7 @@ impl Link {
                 wire: Account::new(budget.clone()),
                 pace: Pace::default(),
                 readers: Waiters::default(),
+                acceptors: Acceptors::default(),
                 ended: false,
             }),
             tx: Mutex::new(Outbound::new(

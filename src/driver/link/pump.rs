@@ -27,7 +27,11 @@ impl Link {
     pub(super) fn pump_leading(self: &Arc<Link>, direct: &mut Direct<'_>, dry: bool) {
         // Burns after the lock is free again.
         let _fuse = Fuse::new(self);
-        let result = self.pump_locked(&mut self.rx.lock(), direct, dry);
+        let (result, _acceptors) = {
+            let mut inbound = self.rx.lock();
+            let result = self.pump_locked(&mut inbound, direct, dry);
+            (result, std::mem::take(&mut inbound.acceptors))
+        };
         match result {
             Ok(()) => self.flush_control(),
             Err(e) => self.end_by(e),
@@ -41,9 +45,12 @@ impl Link {
             let before = self.counters.bytes_received.load(Relaxed);
             let result = self.pump_locked(&mut inbound, &mut Direct::none(), true);
             if result.is_err() || self.counters.bytes_received.load(Relaxed) == before {
-                return;
+                break;
             }
         }
+        let acceptors = std::mem::take(&mut inbound.acceptors);
+        drop(inbound);
+        drop(acceptors);
     }
 
     /// The peer broke a rule, or the socket failed.
@@ -167,7 +174,8 @@ impl Link {
         while let Some(event) = inbound.rx.poll(&mut inbound.buf)? {
             let over = match event {
                 Event::Data { stream, body } => {
-                    self.on_data(stream, body, direct, &mut inbound.readers)?
+                    let Inbound { readers, acceptors, .. } = inbound;
+                    self.on_data(stream, body, direct, readers, &mut acceptors.0)?
                 }
                 Event::Opened { id, flow } => {
                     if let Some(stream) = self.on_opened(id, &flow)? {
@@ -271,6 +279,7 @@ impl Link {
         body: Body<'_>,
         direct: &mut Direct<'_>,
         readers: &mut Waiters,
+        acceptors: &mut Waiters,
     ) -> Result<Option<StreamId>> {
         stream.counters.received(body.len());
         let mut state = stream.state.lock();
@@ -286,11 +295,11 @@ impl Link {
             }
             User::Negotiating(..) => {
                 state.store(body, stream.id, direct)?;
-                self.negotiate(&mut state, stream)?
+                self.negotiate(&mut state, stream, acceptors)?
             }
             User::Greeting(_) => {
                 state.store(body, stream.id, direct)?;
-                self.greet(&mut state, stream)?;
+                self.greet(&mut state, stream, acceptors)?;
                 0
             }
             User::Answering(_) => {

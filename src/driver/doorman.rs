@@ -16,6 +16,7 @@ use mio::{Events, Interest, Poll, Token};
 use slab::Slab;
 
 use super::handshake::{Handshake, Secured};
+use super::spin::Spin;
 use super::waiter::For;
 use crate::error::{Error, Result};
 use crate::proto::noise::Identity;
@@ -47,12 +48,14 @@ pub(crate) struct Door {
 }
 
 impl Door {
-    /// Starts to accept on these listeners. A handshake is given up after `patience`.
+    /// Starts to accept on these listeners. A handshake is given up after `patience`; who
+    /// was answered is looked for a little longer than `spin` before the thread sleeps.
     pub(crate) fn open(
         name: String,
         listeners: Vec<std::net::TcpListener>,
         identity: Arc<Identity>,
         patience: Duration,
+        spin: Duration,
         reception: Arc<dyn Reception>,
     ) -> Result<Door> {
         let poll = Poll::new()?;
@@ -75,6 +78,8 @@ impl Door {
             complaint: None,
             identity,
             patience,
+            spin: Spin::of_handshakes(spin),
+            answered: false,
             reception,
             stop: stop.clone(),
         };
@@ -116,6 +121,9 @@ struct Doorman {
     complaint: Option<Instant>,
     identity: Arc<Identity>,
     patience: Duration,
+    spin: Spin,
+    /// Since the last sleep a guest was attended to who may answer in a moment.
+    answered: bool,
     reception: Arc<dyn Reception>,
     stop: Arc<AtomicBool>,
 }
@@ -135,7 +143,8 @@ impl Doorman {
     fn run(mut self) {
         let mut events = Events::with_capacity(256);
         while !self.stop.load(SeqCst) {
-            if let Err(e) = self.poll.poll(&mut events, self.timeout())
+            if !self.look(&mut events)
+                && let Err(e) = self.poll.poll(&mut events, self.timeout())
                 && e.kind() != io::ErrorKind::Interrupted
             {
                 log::error!("the listening thread cannot wait for events: {e}");
@@ -155,6 +164,15 @@ impl Doorman {
             }
             self.dismiss_late(now);
         }
+    }
+
+    /// Looks whether who was answered answers at once, where that pays.
+    fn look(&mut self, events: &mut Events) -> bool {
+        if !std::mem::take(&mut self.answered) {
+            return false;
+        }
+        let poll = &mut self.poll;
+        self.spin.until(|| poll.poll(events, Some(Duration::ZERO)).is_ok() && !events.is_empty())
     }
 
     fn timeout(&self) -> Option<Duration> {
@@ -218,6 +236,7 @@ impl Doorman {
         let Some(guest) = self.guests.get_mut(key) else { return };
         match guest.handshake.step() {
             Ok(false) => {
+                self.answered = true;
                 if self.watch(key).is_err() {
                     drop(self.see_off(key));
                 }
@@ -380,6 +399,8 @@ mod tests {
             complaint: None,
             identity: Arc::new(Identity::new(keypair).unwrap()),
             patience: Duration::from_secs(60),
+            spin: Spin::of_handshakes(Duration::ZERO),
+            answered: false,
             reception: Arc::new(Anybody),
             stop: Arc::default(),
         };

@@ -26,6 +26,24 @@ pub(crate) struct Handshake {
     rtt: Option<Duration>,
 }
 
+/// What a dialer says first, before there is anybody to hear it: its key is made
+/// meanwhile.
+pub(crate) struct Greeting {
+    upgrade: Upgrade,
+    says: Vec<u8>,
+}
+
+impl Greeting {
+    pub(crate) fn new(identity: Arc<Identity>, peer: PeerId) -> Result<Greeting> {
+        let mut says = Vec::new();
+        let upgrade = Upgrade::dialer(identity, Some(peer));
+        match upgrade.advance(&mut RecvBuf::default(), &mut says)? {
+            Step::More(upgrade) => Ok(Greeting { upgrade, says }),
+            Step::Done(_) => unreachable!("an upgrade needs to hear the peer"),
+        }
+    }
+}
+
 /// A connection that is secured and can become a link.
 pub(crate) struct Secured {
     pub(crate) socket: TcpStream,
@@ -37,21 +55,21 @@ pub(crate) struct Secured {
 
 impl Handshake {
     /// Over a connected socket that does not block.
-    pub(crate) fn dialer(socket: TcpStream, identity: Arc<Identity>, peer: PeerId) -> Handshake {
-        Handshake::new(socket, Upgrade::dialer(identity, Some(peer)))
+    pub(crate) fn dialer(socket: TcpStream, greeting: Greeting) -> Handshake {
+        Handshake::new(socket, greeting.upgrade, greeting.says)
     }
 
     pub(crate) fn listener(socket: TcpStream, identity: Arc<Identity>) -> Handshake {
-        Handshake::new(socket, Upgrade::listener(identity))
+        Handshake::new(socket, Upgrade::listener(identity), Vec::new())
     }
 
-    fn new(socket: TcpStream, upgrade: Upgrade) -> Handshake {
+    fn new(socket: TcpStream, upgrade: Upgrade, out: Vec<u8>) -> Handshake {
         Handshake {
             socket,
             upgrade: Some(upgrade),
             done: None,
             input: RecvBuf::default(),
-            out: Vec::new(),
+            out,
             sent: 0,
             spoke: None,
             rtt: None,

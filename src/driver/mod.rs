@@ -30,6 +30,7 @@ pub(crate) use link::{
 };
 pub(crate) use race::{Canceller, Family, Outcome, Place, Race};
 pub(crate) use reactors::Reactors;
+pub(crate) use spin::Spin;
 pub use stream::Priority;
 pub(crate) use stream::{Answer, Fate, Service, Stream, Waiters};
 pub(crate) use waiter::{Waiter, expect_back};

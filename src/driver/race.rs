@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 use libp2p_identity::PeerId;
 use parking_lot::Mutex;
 
-use super::handshake::{Handshake, Secured};
+use super::handshake::{Greeting, Handshake, Secured};
+use super::spin::Spin;
 use super::waiter::{self, For, Waiter};
 use crate::error::{Error, ErrorCode, Result};
 use crate::proto::noise::Identity;
@@ -48,6 +49,7 @@ pub(crate) struct Race {
     ends: Instant,
     news: Arc<News>,
     failure: Option<Error>,
+    spin: Arc<Spin>,
 }
 
 /// Ends a race from another thread.
@@ -67,12 +69,13 @@ pub(crate) enum Outcome {
 }
 
 impl Race {
-    /// A race that is lost at `ends`.
+    /// A race that is lost at `ends`. What it learns of looking is for all that share `spin`.
     pub(crate) fn new(
         identity: Arc<Identity>,
         peer: PeerId,
         places: &[Place],
         ends: Instant,
+        spin: Arc<Spin>,
     ) -> Race {
         let news = Arc::new(News::default());
         let mut queue = VecDeque::new();
@@ -83,7 +86,8 @@ impl Race {
             }
         }
         let next = Instant::now();
-        Race { identity, peer, queue, running: Vec::new(), next, ends, news, failure: None }
+        let (running, failure) = (Vec::new(), None);
+        Race { identity, peer, queue, running, next, ends, news, failure, spin }
     }
 
     pub(crate) fn canceller(&self) -> Canceller {
@@ -142,12 +146,12 @@ impl Race {
     fn start_due(&mut self) {
         while Instant::now() >= self.next {
             let Some(addr) = self.queue.pop_front() else { return };
-            match Attempt::start(addr) {
+            match Attempt::start(addr, &self.identity, self.peer) {
                 Ok(attempt) => {
                     self.running.push(attempt);
                     self.next = Instant::now() + STAGGER;
                 }
-                Err(e) => self.fail(addr, unreachable(addr, e)),
+                Err(e) => self.fail(addr, e),
             }
         }
     }
@@ -155,7 +159,7 @@ impl Race {
     fn step(&mut self) -> Option<Secured> {
         let mut i = 0;
         while i < self.running.len() {
-            match self.running[i].step(&self.identity, self.peer) {
+            match self.running[i].step() {
                 Ok(false) => i += 1,
                 Ok(true) => {
                     return self.running.swap_remove(i).handshake.map(Handshake::finish);
@@ -177,6 +181,11 @@ impl Race {
 
     fn sleep(&self, me: &Waiter, until: Instant) {
         let sockets: Vec<_> = self.running.iter().filter_map(Attempt::waits_for).collect();
+        if let [(socket, For::Reading)] = sockets[..]
+            && self.spin.until(|| me.take_wake() || waiter::is_readable(socket))
+        {
+            return;
+        }
         me.poll(&sockets, Some(until));
         me.take_wake();
     }
@@ -197,35 +206,34 @@ impl Race {
 struct Attempt {
     addr: SocketAddr,
     /// Until it is connected.
-    socket: Option<TcpStream>,
+    socket: Option<(TcpStream, Greeting)>,
     /// From then on.
     handshake: Option<Handshake>,
 }
 
 impl Attempt {
-    fn start(addr: SocketAddr) -> io::Result<Attempt> {
-        let socket = TcpStream::from(mio::net::TcpStream::connect(addr)?);
-        Ok(Attempt { addr, socket: Some(socket), handshake: None })
+    fn start(addr: SocketAddr, identity: &Arc<Identity>, peer: PeerId) -> Result<Attempt> {
+        // Before it is connected, so that a peer that is near hears us at once.
+        let greeting = Greeting::new(identity.clone(), peer).map_err(|e| at(addr, e))?;
+        let socket = mio::net::TcpStream::connect(addr).map_err(|e| unreachable(addr, e))?;
+        Ok(Attempt { addr, socket: Some((socket.into(), greeting)), handshake: None })
     }
 
     /// `true`: the handshake is complete.
-    fn step(&mut self, identity: &Arc<Identity>, peer: PeerId) -> Result<bool> {
-        if let Some(socket) = self.socket.take() {
+    fn step(&mut self) -> Result<bool> {
+        if let Some((socket, greeting)) = self.socket.take() {
             match self.connected(&socket) {
                 Ok(false) => {
-                    self.socket = Some(socket);
+                    self.socket = Some((socket, greeting));
                     return Ok(false);
                 }
                 Ok(true) => {}
                 Err(e) => return Err(unreachable(self.addr, e)),
             }
-            self.handshake = Some(Handshake::dialer(socket, identity.clone(), peer));
+            self.handshake = Some(Handshake::dialer(socket, greeting));
         }
         let Some(handshake) = &mut self.handshake else { return Ok(false) };
-        handshake.step().map_err(|e| {
-            let what = format!("{}: {}", self.addr, e.description());
-            Error::with_source(e.code(), what, e)
-        })
+        handshake.step().map_err(|e| at(self.addr, e))
     }
 
     fn connected(&self, socket: &TcpStream) -> io::Result<bool> {
@@ -241,7 +249,7 @@ impl Attempt {
 
     fn waits_for(&self) -> Option<(&TcpStream, For)> {
         match (&self.socket, &self.handshake) {
-            (Some(socket), _) => Some((socket, For::Writing)),
+            (Some((socket, _)), _) => Some((socket, For::Writing)),
             (None, Some(handshake)) => Some((handshake.socket(), handshake.waits_for())),
             (None, None) => None,
         }
@@ -347,6 +355,12 @@ fn unreachable(addr: SocketAddr, e: io::Error) -> Error {
             }
         }
     }
+}
+
+/// Where a handshake failed.
+fn at(addr: SocketAddr, e: Error) -> Error {
+    let what = format!("{addr}: {}", e.description());
+    Error::with_source(e.code(), what, e)
 }
 
 /// Of two failures the one that says more.

@@ -3,15 +3,16 @@
 //! A sleeping core takes tens of microseconds to wake, several times what a short
 //! round trip takes. A thread that keeps looking for that long saves both ends the
 //! wake-up, and wastes its core if nothing comes. So it looks only while that has
-//! paid of late, and only where there is another core for the other end.
+//! paid of late, and only where there is another core for the other end. Between two
+//! looks it yields: the other end may have been put on this very core.
 
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::thread::available_parallelism;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What one link has learned. It is a guess: races on it are harmless.
-pub(super) struct Spin {
+pub(crate) struct Spin {
     longest: Duration,
     /// Waits that sleep at once before the next try.
     pause: AtomicU32,
@@ -30,6 +31,28 @@ impl Spin {
             pause: AtomicU32::new(0),
             penalty: AtomicU32::new(1),
         }
+    }
+
+    /// The same while a handshake waits for the other end, which computes meanwhile.
+    pub(crate) fn of_handshakes(longest: Duration) -> Spin {
+        Spin::new(if longest.is_zero() { longest } else { longest + KEY_WORK })
+    }
+
+    /// Looks until `found`, where and for as long as that pays. Returns whether it was.
+    pub(super) fn until(&self, mut found: impl FnMut() -> bool) -> bool {
+        let Some(limit) = self.limit() else { return false };
+        let start = Instant::now();
+        let paid = loop {
+            if found() {
+                break true;
+            }
+            if start.elapsed() >= limit {
+                break false;
+            }
+            std::thread::yield_now();
+        };
+        self.learn(paid);
+        paid
     }
 
     /// How long to look this time, if at all.
@@ -58,6 +81,10 @@ impl Spin {
     }
 }
 
+/// In which an end wakes and computes what it says next in a handshake: three agreements,
+/// and a signature to verify.
+const KEY_WORK: Duration = Duration::from_micros(200);
+
 /// Waits without a try, at most.
 const LONGEST_PAUSE: u32 = 256;
 
@@ -79,5 +106,24 @@ mod tests {
         assert!(tries(false) < 60);
         assert!(tries(true) > 9_000);
         assert_eq!(Spin::new(Duration::ZERO).limit(), None);
+        assert_eq!(Spin::of_handshakes(Duration::ZERO).limit(), None);
+    }
+
+    #[test]
+    fn it_looks_until_it_finds_or_its_time_is_over() {
+        let longest = Duration::from_millis(1);
+        let spin = Spin { longest, pause: AtomicU32::new(0), penalty: AtomicU32::new(1) };
+        let mut looks = 0;
+        assert!(spin.until(|| {
+            looks += 1;
+            looks == 3
+        }));
+        assert_eq!(looks, 3);
+        let start = Instant::now();
+        assert!(!spin.until(|| false));
+        assert!(start.elapsed() >= longest);
+        // That did not pay: the next wait sleeps at once.
+        assert!(!spin.until(|| true));
+        assert!(spin.until(|| true));
     }
 }

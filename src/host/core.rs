@@ -25,7 +25,7 @@ use super::services;
 use super::steward::Steward;
 use crate::driver::{
     Door, Fate, Greeted, Link, LinkLimits, Offer, Outcome, Owner, Pass, Race, Reactors, Reception,
-    Secured, Stream, Waiters,
+    Secured, Spin, Stream, Waiters,
 };
 use crate::error::{Error, ErrorCode, Result};
 use crate::proto::identify::{self, Identify};
@@ -55,6 +55,8 @@ pub(crate) struct Core {
     passes: Mutex<HashMap<u64, Pass>>,
     protocols: Mutex<HashMap<Arc<str>, Arc<Backlog>>>,
     reactors: Reactors,
+    /// What dials have learned of looking before they sleep.
+    spin: Arc<Spin>,
     door: Mutex<Option<Door>>,
     next_link: AtomicU64,
     /// No new conns or listeners any more.
@@ -106,6 +108,7 @@ impl Core {
             }
         });
         let peers = Peers::new(resources.meters.most(Limit::Connections));
+        let spin = limits.link.spin;
         let core = Arc::new_cyclic(|me: &Weak<Core>| Core {
             sessions: Sessions::new(
                 limits.session.clone(),
@@ -126,6 +129,7 @@ impl Core {
             passes: Mutex::default(),
             protocols: Mutex::default(),
             reactors,
+            spin: Arc::new(Spin::of_handshakes(spin)),
             door: Mutex::new(None),
             next_link: AtomicU64::new(1),
             closed: AtomicBool::new(false),
@@ -274,7 +278,7 @@ impl Core {
     ) -> Result<Arc<Link>> {
         let core = self.me.upgrade().expect("the caller has a reference to it");
         let ends = Instant::now() + self.limits.dial;
-        let race = Race::new(self.identity.clone(), peer, &dial.places, ends);
+        let race = Race::new(self.identity.clone(), peer, &dial.places, ends, self.spin.clone());
         let this = dial.clone();
         dial.run(race, deadline, move |outcome| {
             if Instant::now() >= ends && !matches!(outcome, Outcome::Won(_)) {

@@ -132,7 +132,7 @@ impl Link {
             if now().duration_since(start) >= limit {
                 break false;
             }
-            std::hint::spin_loop();
+            yield_now();
         };
         self.spin.learn(found);
         found

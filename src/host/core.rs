@@ -394,6 +394,7 @@ impl Core {
         let deadline = Instant::now() + self.limits.linger;
         self.sessions.close(Some(peer), why, None, deadline);
         self.close_links(&self.links_to(peer), why, deadline);
+        self.sessions.settle_with(peer);
     }
 
     /// Closes these links, at most until then.

@@ -340,6 +340,16 @@ impl Sessions {
         sessions.iter().for_each(|session| session.cut_short());
     }
 
+    /// The links to `peer` have been closed: what that means for the conns on them is settled
+    /// here and now. Whoever closes the next would wait until the event loop has come to it.
+    pub(crate) fn settle_with(&self, peer: &PeerId) {
+        let now = Instant::now();
+        for session in self.live(Some(peer)) {
+            session.look();
+            session.expire(now);
+        }
+    }
+
     /// No new ones, and no more redialling: those that are left without a carrier end.
     pub(crate) fn end(&self, why: &Error) {
         {

@@ -123,7 +123,9 @@ impl Session {
         let shut = || self.shut.load(SeqCst);
         let Some(carrier) = carrier else { return self.wait_for_carrier(patience, shut) };
         let (link, stream) = (&carrier.link, &carrier.stream);
-        match obstacle {
+        // Nothing more comes of one that has broken off: it would be ready for ever.
+        let broken = stream.state.lock().fate().is_some();
+        match if broken { Obstacle::Broken } else { obstacle } {
             Obstacle::Credit => {
                 link.await_writable(stream, patience, || stream.flow.credit() > 0 || shut())
             }

@@ -8,13 +8,14 @@ mod watch;
 use common::{Result, usage_error};
 use lexopt::prelude::{Long, Short, Value, ValueExt};
 use pointsub::transfer::{ReceiveOptions, Report};
-use pointsub::{Conn, ErrorCode, Host, Listener, MessageTransporter, PeerId};
-use std::io;
+use pointsub::{Conn, Error, ErrorCode, Host, Listener, MessageTransporter, PeerId};
+use std::error::Error as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
 use std::thread;
+use watch::Said;
 
 const PROTOCOL: &str = "/pointsub/files/1.0.0";
 
@@ -32,10 +33,11 @@ current directory). It prints what to run on the other side.
     --json              one JSON object a line on stdout, for programs
     --help
 
-It waits until something has arrived as a whole. Until then it is NAME.part;
-started again, it goes on with that. Exit codes: 0 done, 1 any other error, 2
-wrong arguments, 3 the network, 4 a limit was reached, 5 the protocol, 6 a file
-or a name. With the feature `progress` there is a progress bar.";
+It waits until something has arrived as a whole; senders that cannot send it, or
+have to be refused, do not end it. Until then it is NAME.part; started again, it
+goes on with that. Exit codes: 0 done, 1 any other error, 2 wrong arguments, 3 the
+network, 4 a limit was reached, 5 the protocol, 6 a file or a name of this side.
+With the feature `progress` there is a progress bar.";
 
 struct Args {
     dir: PathBuf,
@@ -80,15 +82,12 @@ fn parse(parser: &mut lexopt::Parser) -> Result<Args> {
 }
 
 fn receive(args: Args) -> Result {
-    // Before anybody sends anything.
-    if !args.dir.is_dir() {
-        let what = format!("{} is no directory", args.dir.display());
-        return Err(io::Error::new(io::ErrorKind::NotFound, what).into());
-    }
+    common::check_dir(&args.dir)?;
     let host = common::host_at(&args.listen, args.key.as_deref())?;
     let listener = Listener::bind(&host, PROTOCOL)?;
+    common::tell_of_losses(&host);
     announce(&host, args.json);
-    let json = args.json;
+    let (json, mut said) = (args.json, Said::default());
     let (tell, outcomes) = mpsc::channel();
     thread::spawn(move || listen(&listener, &Arc::new(args), &tell));
     for (outcome, peer) in outcomes {
@@ -103,14 +102,38 @@ fn receive(args: Args) -> Result {
                 return Ok(());
             }
             // Its sender comes back.
-            Err(e) if e.is_retryable() => eprintln!("interrupted: {e}; waiting for the sender"),
+            Err(e) if e.is_retryable() => {
+                said.say(format!("interrupted: {}; waiting for the sender", e.description()));
+            }
             Err(e) if e.code() == ErrorCode::ConnectionClosed => {
-                eprintln!("{peer} left before it sent anything; waiting for a sender");
+                said.say(format!("{peer} left before it sent anything; waiting for a sender"));
+            }
+            Err(e) if is_the_senders(&e) => {
+                said.say(format!("nothing of {peer}: {}; waiting for a sender", e.description()));
             }
             Err(e) => return Err(e.into()),
         }
     }
     Ok(())
+}
+
+/// Whether another sender may fare better: what stands in the way is not of this machine.
+fn is_the_senders(e: &Error) -> bool {
+    use ErrorCode as C;
+    // A refusal of this machine has that as its source.
+    let by_rule = e.code() == C::Rejected && e.source().is_none();
+    e.context("by") == Some("peer")
+        || by_rule
+        || matches!(
+            e.code(),
+            C::InvalidName
+                | C::InvalidHeader
+                | C::ChecksumMismatch
+                | C::ProtocolViolation
+                | C::Unsupported
+                | C::MessageTooLarge
+                | C::Cancelled
+        )
 }
 
 type Outcome = (pointsub::Result<Report>, PeerId);

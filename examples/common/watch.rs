@@ -1,5 +1,6 @@
 //! How a transfer shows itself: a bar, a line now and then, or JSON.
 
+use crate::common::plain;
 use pointsub::transfer::Report;
 use pointsub::transfer::progress::{Progress, Speed, Status, TransferId, TransferObserver};
 use pointsub::{Error, TransferHandle};
@@ -14,9 +15,9 @@ pub(crate) fn handle(name: &str, json: bool) -> TransferHandle {
         return handle.observer(Json).build();
     }
     #[cfg(feature = "progress")]
-    let handle = handle.observer(pointsub::transfer::progress::TransferBar::new(name));
+    let handle = handle.observer(pointsub::transfer::progress::TransferBar::new(&plain(name)));
     #[cfg(not(feature = "progress"))]
-    let handle = handle.observer(Lines { name: name.to_owned(), told: Mutex::new(None) });
+    let handle = handle.observer(Lines { name: plain(name), told: Mutex::new(None) });
     handle.build()
 }
 
@@ -38,7 +39,7 @@ pub(crate) fn report(report: &Report, json: bool) {
     let rate = report.rate() / f64::from(1 << 20);
     println!(
         "{}: {files} file(s), {bytes} bytes, {moved} of them moved in {:.2} s ({rate:.0} MiB/s)",
-        path.display(),
+        plain(&path.display().to_string()),
         took.as_secs_f64()
     );
     if !hash.is_empty() {
@@ -127,6 +128,22 @@ impl TransferObserver for Lines {
     }
 
     fn status(&self, _: TransferId, status: Status) {
-        eprintln!("{}: {status}", self.name);
+        // That it begins says nothing yet, and why it failed is said with more words.
+        if !matches!(status, Status::Initialising | Status::Failed) {
+            eprintln!("{}: {status}", self.name);
+        }
+    }
+}
+
+/// Lines of which each is said once: not again before another.
+#[derive(Default)]
+pub(crate) struct Said(String);
+
+impl Said {
+    pub(crate) fn say(&mut self, line: String) {
+        if self.0 != line {
+            eprintln!("{line}");
+            self.0 = line;
+        }
     }
 }

@@ -10,14 +10,19 @@ use lexopt::prelude::{Long, Short, Value, ValueExt};
 use pointsub::transfer::{ReceiveOptions, Report};
 use pointsub::{Conn, Error, ErrorCode, Host, Listener, MessageTransporter, PeerId};
 use std::error::Error as _;
+use std::io::Read;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
 use std::thread;
+use std::time::Duration;
 use watch::Said;
 
 const PROTOCOL: &str = "/pointsub/files/1.0.0";
+
+/// How long a sender may take to close its conn once it has heard that all is there.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 const USAGE: &str = "
 Receives a file, or a directory and all that is in it, into DIR (default: the
@@ -92,13 +97,17 @@ fn receive(args: Args) -> Result {
     thread::spawn(move || listen(&listener, &Arc::new(args), &tell));
     for (outcome, peer) in outcomes {
         match outcome {
-            Ok(report) => {
+            Ok((report, conn)) => {
                 watch::report(&report, json);
                 if !json {
                     println!("from {peer}");
                 }
-                // The thread that listens has the host too, so that it would not end here.
-                host.shutdown();
+                // Once the sender has closed it knows. The host would wait for earlier
+                // attempts too, which may have been killed.
+                conn.set_read_timeout(Some(FAREWELL))?;
+                if (&conn).read(&mut [0]).is_err() {
+                    host.shutdown();
+                }
                 return Ok(());
             }
             // Its sender comes back.
@@ -136,7 +145,7 @@ fn is_the_senders(e: &Error) -> bool {
         )
 }
 
-type Outcome = (pointsub::Result<Report>, PeerId);
+type Outcome = (pointsub::Result<(Report, Conn)>, PeerId);
 
 /// A thread for each attempt: a sender that was killed comes back long before its last
 /// conn is given up, and takes its place.
@@ -148,12 +157,14 @@ fn listen(listener: &Listener, args: &Arc<Args>, tell: &Sender<Outcome>) {
     }
 }
 
-fn receive_once(conn: Conn, args: &Args) -> pointsub::Result<Report> {
+/// What came, and the conn that it came over, for its end.
+fn receive_once(conn: Conn, args: &Args) -> pointsub::Result<(Report, Conn)> {
+    let over = conn.try_clone()?;
     let handle = watch::handle("receiving", args.json);
     let options =
         ReceiveOptions::new().overwrite(args.overwrite).verify(args.verify).handle(&handle);
     let mut from = MessageTransporter::builder(conn).control().build();
-    options.receive_into_dir(&mut from, &args.dir)
+    Ok((options.receive_into_dir(&mut from, &args.dir)?, over))
 }
 
 fn announce(host: &Host, json: bool) {

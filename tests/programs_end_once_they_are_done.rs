@@ -71,6 +71,31 @@ fn a_directory_is_sent_and_both_programs_end() {
     });
 }
 
+#[test]
+fn a_receiver_ends_with_the_attempt_that_succeeds_though_an_earlier_one_was_killed() {
+    within(90, || {
+        let scratch = Scratch::new("programs-killed");
+        fs::write(scratch.here("file"), support::bytes(4, 4 << 20)).expect("write");
+        let (file, key) = (scratch.here("file"), scratch.path().join("key"));
+        is_soon("the end of the receiver", || {
+            let receiver = Program::start("receive_file", &[text(&scratch.there(""))]);
+            let address = receiver.address();
+            let args = ["--key", text(&key), text(&file), &address];
+            let slow = [&["--limit", "1M"], &args[..]].concat();
+            let mut killed = Program::start("send_file", &slow);
+            receiver.warns("transferring");
+            killed.kill();
+            killed.end();
+            receiver.warns("was lost");
+            Program::start("send_file", &args).end().code(0);
+            let begun = Instant::now();
+            receiver.end().code(0);
+            fs::remove_file(scratch.there("file")).expect("it arrived");
+            begun.elapsed()
+        });
+    });
+}
+
 /// From the sender's start to the end of both.
 fn send_and_receive(scratch: &Scratch, name: &str) -> Duration {
     let receiver = Program::start("receive_file", &[text(&scratch.there(""))]);

@@ -76,7 +76,12 @@ fn here(from: &str, address: &str) -> Result {
         let (tcp, _) = listener.accept()?;
         let host = host.clone();
         thread::spawn(move || {
-            report(peer, Conn::connect(&host, peer, PROTOCOL).and_then(|conn| join(conn, tcp)));
+            let conn = Conn::connect(&host, peer, PROTOCOL).or_else(|error| {
+                // An end would say that there was nothing to come.
+                set_socket_linger(&tcp, Some(Duration::ZERO))?;
+                Err(error)
+            });
+            report(peer, conn.and_then(|conn| join(conn, tcp)));
         });
     }
 }

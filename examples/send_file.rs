@@ -8,8 +8,9 @@ mod watch;
 use common::{Result, usage_error};
 use lexopt::prelude::{Long, Short, Value, ValueExt};
 use pointsub::message::Compression;
+use pointsub::transfer::progress::Status;
 use pointsub::transfer::{Report, SendOptions};
-use pointsub::{Conn, Error, ErrorCode, Host, MessageTransporter};
+use pointsub::{Conn, Error, ErrorCode, Host, MessageTransporter, TransferHandle};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread;
@@ -18,6 +19,9 @@ use std::{fs, io};
 use watch::Said;
 
 const PROTOCOL: &str = "/pointsub/files/1.0.0";
+
+/// Nothing has to be said of a shorter wait.
+const QUIET: Duration = Duration::from_secs(2);
 
 /// A receiver that is started at the same time has so long to be there.
 const NOBODY: Duration = Duration::from_secs(10);
@@ -184,12 +188,26 @@ fn send_once(host: &Host, args: &Args, patience: &mut Patience) -> pointsub::Res
     }
     let mut to = to.build();
     let handle = watch::handle(&name_of(&args.path), args.json);
+    tell_of_waiting(&handle);
     let options = SendOptions::new().verify(args.verify).handle(&handle);
     if args.path.is_dir() {
         options.send_dir(&mut to, &args.path)
     } else {
         options.send_file(&mut to, &args.path)
     }
+}
+
+/// Says why a sender stands still before anything moves.
+fn tell_of_waiting(handle: &TransferHandle) {
+    let handle = handle.clone();
+    thread::spawn(move || {
+        thread::sleep(QUIET);
+        if handle.status() == Status::Initialising {
+            eprintln!(
+                "waiting: the other side is busy with others, or what it has is being compared"
+            );
+        }
+    });
 }
 
 fn name_of(path: &Path) -> String {

@@ -156,7 +156,7 @@ fn a_guest_leaves_the_room_and_hears_nothing_any_more() {
 }
 
 #[test]
-fn a_guest_hears_at_once_that_the_room_is_closed_with_nothing_typed() {
+fn a_guest_who_types_nothing_hears_that_the_room_is_gone() {
     within(60, || {
         let mut room = Program::start("chat", &[]);
         let mut guest = Program::start("chat", &[&room.address()]);

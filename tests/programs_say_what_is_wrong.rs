@@ -6,6 +6,8 @@ mod files;
 mod support;
 
 use std::fs;
+use std::io::{ErrorKind, Read};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -134,5 +136,25 @@ fn a_server_that_has_no_room_for_a_sender_tells_it_why() {
         let ended = Program::start("send_file", &args).end();
         assert_ne!(ended.status.code(), Some(0));
         assert!(ended.err.iter().any(|line| line.contains("directory")), "{ended:?}");
+    });
+}
+
+#[test]
+fn what_cannot_be_forwarded_is_told_at_both_ends() {
+    within(60, || {
+        let unused = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr());
+        let target = unused.expect("an address").to_string();
+        let mut there = Program::start("forward", &["--to", &target]);
+        let here = Program::start("forward", &["--from", "127.0.0.1:0", &there.address()]);
+        let said = here.says("forwarding 127");
+        let from = said.split(' ').nth(1).expect("an address");
+        let read = || TcpStream::connect(from).expect("connect").read(&mut [0]);
+        assert_eq!(read().expect("an end"), 0);
+        there.warns(&target);
+        there.kill();
+        there.end();
+        let e = read().expect_err("nobody is there");
+        assert_eq!(e.kind(), ErrorKind::ConnectionReset);
+        here.warns("nothing listens at");
     });
 }

@@ -52,18 +52,21 @@ fn exit_code(error: &(dyn Error + 'static)) -> u8 {
         Some(io) => io.get_ref().and_then(|e| e.downcast_ref::<pointsub::Error>()),
         None => error.downcast_ref::<pointsub::Error>(),
     };
-    match (inner.map(pointsub::Error::code), io.map(io::Error::kind)) {
+    let kind = io.map(io::Error::kind).or(inner.map(pointsub::Error::kind));
+    match (inner.map(pointsub::Error::code), kind) {
         (Some(ErrorCode::InvalidInput), _) => 2,
-        (Some(ErrorCode::Io), _) => 1,
+        // What this machine says of a path.
+        (
+            None | Some(ErrorCode::Io),
+            Some(io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied),
+        ) => 6,
+        (None | Some(ErrorCode::Io), _) => 1,
         (Some(code), _) => match code.number() {
             1000..2000 => 3,
             2000..3000 => 4,
             3000..4000 => 5,
             _ => 6,
         },
-        // What this machine says of a path.
-        (None, Some(io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied)) => 6,
-        _ => 1,
     }
 }
 

@@ -10,14 +10,14 @@ use std::time::{Duration, Instant};
 
 /// A handle whose transfer shows itself on stderr, or as lines of JSON on stdout.
 pub(crate) fn handle(name: &str, json: bool) -> TransferHandle {
-    let handle = TransferHandle::builder();
+    let handle = TransferHandle::builder().stalled_after(Duration::from_secs(2));
     if json {
         return handle.observer(Json).build();
     }
     #[cfg(feature = "progress")]
     let handle = handle.observer(pointsub::transfer::progress::TransferBar::new(&plain(name)));
     #[cfg(not(feature = "progress"))]
-    let handle = handle.observer(Lines { name: plain(name), told: Mutex::new(None) });
+    let handle = handle.observer(Lines { name: plain(name), told: Mutex::default() });
     handle.build()
 }
 
@@ -110,16 +110,17 @@ fn quoted(text: &str) -> String {
 #[cfg_attr(feature = "progress", allow(dead_code, reason = "the bar is better"))]
 struct Lines {
     name: String,
-    told: Mutex<Option<Instant>>,
+    told: Mutex<Option<(Instant, u64)>>,
 }
 
 impl TransferObserver for Lines {
     fn progress(&self, progress: &Progress) {
         let mut told = self.told.lock().unwrap_or_else(|e| e.into_inner());
-        if told.is_some_and(|told| told.elapsed() < Duration::from_secs(1)) {
+        let now = progress.transferred;
+        if told.is_some_and(|(at, then)| at.elapsed() < Duration::from_secs(1) || then == now) {
             return;
         }
-        *told = Some(Instant::now());
+        *told = Some((Instant::now(), now));
         let mib = progress.transferred >> 20;
         match progress.fraction() {
             Some(fraction) => eprintln!("{}: {mib} MiB, {:.0} %", self.name, 100.0 * fraction),
@@ -131,6 +132,12 @@ impl TransferObserver for Lines {
         // That it begins says nothing yet, and why it failed is said with more words.
         if !matches!(status, Status::Initialising | Status::Failed) {
             eprintln!("{}: {status}", self.name);
+        }
+    }
+
+    fn error(&self, _: TransferId, error: &Error, fatal: bool) {
+        if !fatal {
+            eprintln!("{}: {}", self.name, error.description());
         }
     }
 }

@@ -48,8 +48,9 @@ and then here, with the ADDRESS that it prints:
     --help
 
 Where nobody listens it tries for ten seconds. Interrupted, by a lost connection,
-a kill or a full disk, the same command goes on where it was. Exit codes: 0 done, 1 any other error, 2 wrong arguments, 3 the
-network, 4 a limit was reached, 5 the protocol, 6 the file or a name.
+a kill or a full disk, the same command goes on where it was. Exit codes: 0 done,
+1 any other error, 2 wrong arguments, 3 the network, 4 a limit was reached, 5 the
+protocol, 6 the file or a name.
 With the feature `progress` there is a progress bar.";
 
 struct Args {

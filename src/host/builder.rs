@@ -338,20 +338,18 @@ fn bind(found: &[SocketAddr]) -> Result<TcpListener> {
             io::ErrorKind::PermissionDenied => {
                 "give a port from 1024 on; those below are for privileged users"
             }
-            _ => "give another address",
+            _ => return Error::from(e).describe(what),
         };
         Error::from(e).describe(what).advise(advice)
     })
 }
 
 fn unresolved(e: io::Error) -> Error {
-    if e.kind() == io::ErrorKind::InvalidInput {
-        let what = format!("cannot listen there: {e}");
-        return Error::from(e)
-            .describe(what)
-            .advise("give an address and a port, such as 127.0.0.1:4001");
-    }
     let what = format!("cannot listen there: {e}");
+    if e.kind() == io::ErrorKind::InvalidInput {
+        let advice = "give an address and a port, such as 127.0.0.1:4001";
+        return Error::from(e).describe(what).advise(advice);
+    }
     Error::with_source(ErrorCode::NameResolution, what, e)
 }
 

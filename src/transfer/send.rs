@@ -31,9 +31,8 @@ pub(crate) fn file<C: Read + Write>(
     let (_, name) = Name::of_path(path)?;
     let file = open(path)?;
     let mut source = Source::new(file, options)?;
-    if source.meta.size == 0 && source.file.read(&mut [0])? > 0 {
-        let changed = source.has_changed()?;
-        return Err(if changed { source_changed("it grew") } else { length_unknown(&name) });
+    if source.meta.size == 0 {
+        source.check_empty(&name)?;
     }
     let mut channel = Channel::new(to, &options.steered_by(), Some(source.meta.size));
     let mut report = Report::of(path.to_owned());
@@ -68,6 +67,19 @@ impl<'a> Source<'a> {
         let meta = Seen::of(&file)?.identified();
         let block_size = BlockSize::for_file(meta.size, options.block_size)?;
         Ok(Source { file, meta, block_size, options })
+    }
+
+    /// Whether there is nothing to read, as it says.
+    fn check_empty(&mut self, name: &Name) -> Result<()> {
+        let found = self.file.read(&mut [0]).map_err(|e| {
+            let what = format!("cannot read {name}: {e}");
+            Error::from(e).describe(what)
+        })?;
+        match found {
+            0 => Ok(()),
+            _ if self.has_changed()? => Err(source_changed("it grew")),
+            _ => Err(length_unknown(name)),
+        }
     }
 
     /// Sends what the answer lacks; whether the file changed meanwhile, which

@@ -54,6 +54,7 @@ impl Room {
 
     /// Tells everybody. Who takes nothing for a second is thrown out.
     fn say(&self, line: &str) {
+        let line = common::plain(line);
         println!("{line}");
         self.lock().retain(|_, conn| {
             let told = writeln!(conn, "{line}").is_ok();
@@ -96,19 +97,26 @@ fn listen_to(room: &Room, peer: PeerId, conn: Conn) -> io::Result<()> {
 
 fn enter(address: &str) -> Result {
     let host = Host::new()?;
-    let mut conn = Conn::connect(&host, address, PROTOCOL)?;
+    let conn = Conn::connect(&host, address, PROTOCOL)?;
+    common::tell_of_losses(&host);
     println!("you are {}; type lines, leave with Ctrl-D", host.peer_id());
     let heard = BufReader::new(conn.try_clone()?);
-    let listening = thread::spawn(move || {
-        for line in heard.lines() {
-            println!("{}", line?);
+    thread::spawn(move || {
+        if let Err(error) = speak(conn) {
+            eprintln!("error: {error}");
         }
-        io::Result::Ok(())
     });
+    for line in heard.lines() {
+        println!("{}", common::plain(&line?));
+    }
+    // The thread that waits for lines has the conn too.
+    host.shutdown();
+    Ok(())
+}
+
+fn speak(mut conn: Conn) -> io::Result<()> {
     for line in io::stdin().lines() {
         writeln!(conn, "{}", line?)?;
     }
-    conn.shutdown(Shutdown::Write)?;
-    listening.join().map_err(|_| "the listening thread panicked")??;
-    Ok(())
+    conn.shutdown(Shutdown::Write)
 }

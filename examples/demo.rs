@@ -37,27 +37,45 @@ a conn with its SHA-256 compared, as much over a connection that is cut five
 times meanwhile, 1,000 pings, 100 conns at once, messages of every class, and a
 file whose connection ends in the middle.
 
-    cargo run --release --example demo
+    cargo run --release --example demo [-- PART ...]
+
+    PART    connect, file, cuts, pings, conns, messages or resume; default: all
 
 For two processes or machines see the other examples: echo, chat, forward,
 send_file and receive_file.";
 
 fn main() -> ExitCode {
     common::run(USAGE, |args: Args| {
-        args.positional(0)?;
+        let chosen = args.all()?;
+        let is_part = |name: &String| PARTS.iter().any(|part| part.0 == name);
+        if let Some(unknown) = chosen.iter().find(|name| !is_part(name)) {
+            return Err(common::usage_error(&format!("a PART, not {unknown:?}")));
+        }
         let server = Host::builder().listen_on("127.0.0.1:0").build()?;
         let client = Host::new()?;
         println!("server  {}", server.dial_addrs()[0]);
         println!("client  {}", client.peer_id());
-        connect(&server, &client)?;
-        file(&server, &client)?;
-        cuts(&server)?;
-        pings(&server, &client)?;
-        conns(&server, &client)?;
-        messages(&server, &client)?;
-        interrupted(&server, &client)
+        client.add_address(server.peer_id(), server.listen_addrs()[0].clone());
+        for (name, part) in PARTS {
+            if chosen.is_empty() || chosen.iter().any(|chosen| chosen == name) {
+                part(&server, &client)?;
+            }
+        }
+        Ok(())
     })
 }
+
+type Part = fn(&Host, &Host) -> Result;
+
+const PARTS: [(&str, Part); 7] = [
+    ("connect", connect),
+    ("file", file),
+    ("cuts", cuts),
+    ("pings", pings),
+    ("conns", conns),
+    ("messages", messages),
+    ("resume", interrupted),
+];
 
 /// The first conn dials, secures and multiplexes; the next only opens a stream.
 fn connect(server: &Host, client: &Host) -> Result {
@@ -104,7 +122,7 @@ fn file(server: &Host, client: &Host) -> Result {
 }
 
 /// The conn does not end with its connection: it pauses, and goes on over another.
-fn cuts(server: &Host) -> Result {
+fn cuts(server: &Host, _: &Host) -> Result {
     let mut target = server.dial_addrs()[0].clone();
     target.pop();
     let wire = Wire::to(socket(&target)?)?;

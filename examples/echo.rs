@@ -50,6 +50,7 @@ fn server(host: &Host) -> Result {
 fn client(address: &str) -> Result {
     let host = Host::new()?;
     let mut conn = Conn::connect(&host, address, PROTOCOL)?;
+    common::tell_of_losses(&host);
     println!("connected to {}; type lines, end with Ctrl-D", conn.peer_id());
     let mut echoes = BufReader::new(conn.try_clone()?);
     for line in io::stdin().lines() {

@@ -4,7 +4,7 @@
 mod common;
 
 use common::{Args, Result};
-use pointsub::{Conn, Host, Listener, Multiaddr, PeerId};
+use pointsub::{Conn, Host, Listener, PeerId, ToPeerAddrs};
 use rustix::net::sockopt::set_socket_linger;
 use std::io;
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -34,7 +34,7 @@ fn main() -> ExitCode {
                 there(&host, &to)
             }
             (None, Some(from)) => here(&from, &args.positional(1)?[0]),
-            _ => Err(format!("say either --to or --from\n{USAGE}").into()),
+            _ => Err(common::usage_error("either --to or --from")),
         }
     })
 }
@@ -49,7 +49,11 @@ fn there(host: &Host, to: &str) -> Result {
     loop {
         let (conn, peer) = listener.accept()?;
         let to = to.to_owned();
-        thread::spawn(move || report(peer, TcpStream::connect(to).and_then(|tcp| join(conn, tcp))));
+        thread::spawn(move || {
+            let tcp = TcpStream::connect(&*to)
+                .map_err(|e| io::Error::new(e.kind(), format!("it finds nobody at {to}: {e}")));
+            report(peer, tcp.and_then(|tcp| join(conn, tcp)));
+        });
     }
 }
 
@@ -58,15 +62,26 @@ fn here(from: &str, address: &str) -> Result {
     let listener =
         TcpListener::bind(from).map_err(|error| format!("cannot listen on {from}: {error}"))?;
     let host = Host::new()?;
-    let target: Multiaddr = address.parse()?;
-    // Says at once whether the other side is there.
-    let peer = Conn::connect(&host, &target, PROTOCOL)?.peer_id();
+    let (peer, addresses) = address.to_peer_addrs()?;
+    for address in addresses {
+        host.add_address(peer, address);
+    }
+    // Says at once whether the other side is there; a conn would go on to its target.
+    if !host.identify(&peer)?.protocols.iter().any(|protocol| protocol == PROTOCOL) {
+        return Err(format!("{peer} forwards nothing: start it there with --to").into());
+    }
+    common::tell_of_losses(&host);
     println!("forwarding {} to {peer}", listener.local_addr()?);
     loop {
         let (tcp, _) = listener.accept()?;
-        let (host, target) = (host.clone(), target.clone());
+        let host = host.clone();
         thread::spawn(move || {
-            report(peer, Conn::connect(&host, target, PROTOCOL).and_then(|conn| join(conn, tcp)));
+            let conn = Conn::connect(&host, peer, PROTOCOL).or_else(|error| {
+                // An end would say that there was nothing to come.
+                set_socket_linger(&tcp, Some(Duration::ZERO))?;
+                Err(error)
+            });
+            report(peer, conn.and_then(|conn| join(conn, tcp)));
         });
     }
 }

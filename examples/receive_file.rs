@@ -8,15 +8,21 @@ mod watch;
 use common::{Result, usage_error};
 use lexopt::prelude::{Long, Short, Value, ValueExt};
 use pointsub::transfer::{ReceiveOptions, Report};
-use pointsub::{Conn, ErrorCode, Host, Listener, MessageTransporter, PeerId};
-use std::io;
+use pointsub::{Conn, Error, ErrorCode, Host, Listener, MessageTransporter, PeerId};
+use std::error::Error as _;
+use std::io::Read;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
 use std::thread;
+use std::time::Duration;
+use watch::Said;
 
 const PROTOCOL: &str = "/pointsub/files/1.0.0";
+
+/// How long a sender may take to close its conn once it has heard that all is there.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 const USAGE: &str = "
 Receives a file, or a directory and all that is in it, into DIR (default: the
@@ -32,10 +38,11 @@ current directory). It prints what to run on the other side.
     --json              one JSON object a line on stdout, for programs
     --help
 
-It waits until something has arrived as a whole. Until then it is NAME.part;
-started again, it goes on with that. Exit codes: 0 done, 1 any other error, 2
-wrong arguments, 3 the network, 4 a limit was reached, 5 the protocol, 6 a file
-or a name. With the feature `progress` there is a progress bar.";
+It waits until something has arrived as a whole; senders that cannot send it, or
+have to be refused, do not end it. Until then it is NAME.part; started again, it
+goes on with that. Exit codes: 0 done, 1 any other error, 2 wrong arguments, 3 the
+network, 4 a limit was reached, 5 the protocol, 6 a file or a name of this side.
+With the feature `progress` there is a progress bar.";
 
 struct Args {
     dir: PathBuf,
@@ -80,32 +87,38 @@ fn parse(parser: &mut lexopt::Parser) -> Result<Args> {
 }
 
 fn receive(args: Args) -> Result {
-    // Before anybody sends anything.
-    if !args.dir.is_dir() {
-        let what = format!("{} is no directory", args.dir.display());
-        return Err(io::Error::new(io::ErrorKind::NotFound, what).into());
-    }
+    common::check_dir(&args.dir)?;
     let host = common::host_at(&args.listen, args.key.as_deref())?;
     let listener = Listener::bind(&host, PROTOCOL)?;
+    common::tell_of_losses(&host);
     announce(&host, args.json);
-    let json = args.json;
+    let (json, mut said) = (args.json, Said::default());
     let (tell, outcomes) = mpsc::channel();
     thread::spawn(move || listen(&listener, &Arc::new(args), &tell));
     for (outcome, peer) in outcomes {
         match outcome {
-            Ok(report) => {
+            Ok((report, conn)) => {
                 watch::report(&report, json);
                 if !json {
                     println!("from {peer}");
                 }
-                // The thread that listens has the host too, so that it would not end here.
-                host.shutdown();
+                // Once the sender has closed it knows. The host would wait for earlier
+                // attempts too, which may have been killed.
+                conn.set_read_timeout(Some(FAREWELL))?;
+                if (&conn).read(&mut [0]).is_err() {
+                    host.shutdown();
+                }
                 return Ok(());
             }
             // Its sender comes back.
-            Err(e) if e.is_retryable() => eprintln!("interrupted: {e}; waiting for the sender"),
+            Err(e) if e.is_retryable() => {
+                said.say(format!("interrupted: {}; waiting for the sender", e.description()));
+            }
             Err(e) if e.code() == ErrorCode::ConnectionClosed => {
-                eprintln!("{peer} left before it sent anything; waiting for a sender");
+                said.say(format!("{peer} left before it sent anything; waiting for a sender"));
+            }
+            Err(e) if is_the_senders(&e) => {
+                said.say(format!("nothing of {peer}: {}; waiting for a sender", e.description()));
             }
             Err(e) => return Err(e.into()),
         }
@@ -113,7 +126,26 @@ fn receive(args: Args) -> Result {
     Ok(())
 }
 
-type Outcome = (pointsub::Result<Report>, PeerId);
+/// Whether another sender may fare better: what stands in the way is not of this machine.
+fn is_the_senders(e: &Error) -> bool {
+    use ErrorCode as C;
+    // A refusal of this machine has that as its source.
+    let by_rule = e.code() == C::Rejected && e.source().is_none();
+    e.context("by") == Some("peer")
+        || by_rule
+        || matches!(
+            e.code(),
+            C::InvalidName
+                | C::InvalidHeader
+                | C::ChecksumMismatch
+                | C::ProtocolViolation
+                | C::Unsupported
+                | C::MessageTooLarge
+                | C::Cancelled
+        )
+}
+
+type Outcome = (pointsub::Result<(Report, Conn)>, PeerId);
 
 /// A thread for each attempt: a sender that was killed comes back long before its last
 /// conn is given up, and takes its place.
@@ -125,12 +157,14 @@ fn listen(listener: &Listener, args: &Arc<Args>, tell: &Sender<Outcome>) {
     }
 }
 
-fn receive_once(conn: Conn, args: &Args) -> pointsub::Result<Report> {
+/// What came, and the conn that it came over, for its end.
+fn receive_once(conn: Conn, args: &Args) -> pointsub::Result<(Report, Conn)> {
+    let over = conn.try_clone()?;
     let handle = watch::handle("receiving", args.json);
     let options =
         ReceiveOptions::new().overwrite(args.overwrite).verify(args.verify).handle(&handle);
     let mut from = MessageTransporter::builder(conn).control().build();
-    options.receive_into_dir(&mut from, &args.dir)
+    Ok((options.receive_into_dir(&mut from, &args.dir)?, over))
 }
 
 fn announce(host: &Host, json: bool) {

@@ -66,6 +66,7 @@ fn parse(parser: &mut lexopt::Parser) -> Result<Args> {
 }
 
 fn serve(args: &Args) -> Result {
+    common::check_dir(&args.dir)?;
     let host = common::host_at(&args.listen, args.key.as_deref())?;
     let listener = Listener::bind(&host, PROTOCOL)?;
     common::print_other_side(&host, |address| {
@@ -88,13 +89,15 @@ fn take_all(
     options: &ReceiveOptions,
     peer: &PeerId,
 ) -> pointsub::Result<()> {
-    fs::create_dir_all(dir)?;
+    // Where it cannot be made the sender hears of that too, as the answer to its offer.
+    let _ = fs::create_dir(dir);
     // Who says nothing for so long gives its place to others.
     conn.set_read_timeout(Some(IDLE))?;
     let mut from = MessageTransporter::builder(conn).control().build();
     loop {
         let report = options.receive_into_dir(&mut from, dir)?;
         let rate = report.rate() / f64::from(1 << 20);
-        println!("{peer}: {} ({} bytes, {rate:.0} MiB/s)", report.path.display(), report.bytes);
+        let path = common::plain(&report.path.display().to_string());
+        println!("{peer}: {path} ({} bytes, {rate:.0} MiB/s)", report.bytes);
     }
 }

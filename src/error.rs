@@ -222,8 +222,22 @@ impl From<io::Error> for Error {
         if let Some(inner) = e.get_ref().and_then(|e| e.downcast_ref::<Error>()) {
             return inner.clone();
         }
-        let (code, kind) = (ErrorCode::of(&e), e.kind());
-        Error::build(code, kind, e.to_string(), Some(Box::new(e)))
+        let (code, kind, hint) = (ErrorCode::of(&e), e.kind(), advice(&e));
+        let error = Error::build(code, kind, e.to_string(), Some(Box::new(e)));
+        match hint {
+            Some(hint) => error.advise(hint),
+            None => error,
+        }
+    }
+}
+
+/// What to do about a refusal of this system, where the code's own advice is about a peer.
+fn advice(e: &io::Error) -> Option<&'static str> {
+    e.raw_os_error()?;
+    match e.kind() {
+        io::ErrorKind::PermissionDenied => Some("see that this user may do that"),
+        io::ErrorKind::NotFound => Some("see that it is there"),
+        _ => None,
     }
 }
 
@@ -521,6 +535,15 @@ mod tests {
         for code in ErrorCode::ALL {
             assert!(!code.hint().is_empty() && !code.hint().ends_with('.'));
         }
+    }
+
+    #[test]
+    fn what_this_system_refuses_is_not_the_peers_to_permit() {
+        let (ours, theirs) = (io::Error::from(Errno::ACCESS), io::ErrorKind::PermissionDenied);
+        let ours = Error::from(ours);
+        assert_eq!(ours.code(), ErrorCode::Rejected);
+        assert_ne!(ours.hint(), ErrorCode::Rejected.hint());
+        assert_eq!(Error::from(io::Error::from(theirs)).hint(), ErrorCode::Rejected.hint());
     }
 
     #[test]

@@ -13,7 +13,8 @@ use std::time::{Duration, UNIX_EPOCH};
 use files::trees::{assert_same, make_large, make_varied};
 use files::{Scratch, both, code};
 use pointsub::ErrorCode;
-use pointsub::transfer::{ReceiveOptions, SendOptions, receive_file, send_dir};
+use pointsub::transfer::{ReceiveOptions, SendOptions};
+use pointsub::transfer::{receive_file, receive_into_dir, send_dir, send_file};
 
 #[test]
 fn everything_in_it_arrives_with_modes_and_times() {
@@ -274,6 +275,36 @@ fn what_cannot_be_sent_is_left_out_and_told() {
             assert_eq!(code(sent), ErrorCode::Rejected);
             received.expect_err("it ended");
         }
+    });
+}
+
+/// What the system makes up says that it is empty, or as long as a page.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_file_whose_length_is_not_that_of_its_content_is_never_sent_short_or_padded() {
+    common::within(20, || {
+        let scratch = Scratch::new("made-up");
+        let (empty, page) = ("/proc/version", "/sys/kernel/profiling");
+        for made_up in [empty, page].into_iter().filter(|path| fs::read(path).is_ok()) {
+            let (sent, received) =
+                both(|to| send_file(to, made_up), |from| receive_into_dir(from, scratch.there("")));
+            assert_eq!(code(sent), ErrorCode::InvalidInput, "{made_up}");
+            received.expect_err("nothing of it may arrive");
+        }
+        // The same in a directory, where small files are read at once.
+        for dir in ["/proc/tty", "/sys/kernel/mm/transparent_hugepage"] {
+            if !fs::read_dir(dir).is_ok_and(|mut dir| dir.next().is_some()) {
+                continue;
+            }
+            let (sent, received) =
+                both(|to| send_dir(to, dir), |from| receive_into_dir(from, scratch.there("")));
+            assert_eq!(code(sent), ErrorCode::InvalidInput, "{dir}");
+            received.expect_err("nothing of it may arrive");
+        }
+        assert!(!scratch.there("version").exists() && !scratch.there("tty").exists());
+        // What is empty and says so is a file like any other.
+        fs::write(scratch.here("empty"), "").expect("write");
+        scratch.send("empty").0.expect("send");
     });
 }
 

@@ -143,7 +143,30 @@ fn a_socket_address_in_use_is_addr_in_use() {
     within(30, || {
         let taken = TcpListener::bind("127.0.0.1:0").expect("bind");
         let at = taken.local_addr().expect("an address");
-        assert_kind(Host::builder().listen_on(at).build().map(drop), &[ErrorKind::AddrInUse]);
+        let error =
+            assert_kind(Host::builder().listen_on(at).build().map(drop), &[ErrorKind::AddrInUse]);
+        assert!(error.to_string().contains(&at.to_string()), "{error}");
+    });
+}
+
+#[test]
+fn where_it_cannot_listen_it_says_where_and_what_to_do_about_listening() {
+    within(30, || {
+        // An address for examples: no machine has it.
+        let elsewhere: Multiaddr = "/ip4/192.0.2.1/tcp/0".parse().expect("an address");
+        let by_multiaddr = Host::builder().listen(elsewhere).build().map(drop);
+        let by_socket = Host::builder().listen_on("192.0.2.1:0").build().map(drop);
+        for outcome in [by_multiaddr, by_socket] {
+            let said = assert_kind(outcome, &[ErrorKind::AddrNotAvailable]).to_string();
+            assert!(said.contains("cannot listen on 192.0.2.1:0"), "{said}");
+            assert!(said.contains("an address of this machine"), "{said}");
+        }
+        let nowhere = Host::builder().listen_on("nobody.invalid:1").build().map(drop);
+        let said = assert_kind(nowhere, &[ErrorKind::NotFound]).to_string();
+        assert!(said.contains("cannot listen"), "{said}");
+        let wrong = Host::builder().listen_on("no port").build().map(drop);
+        let said = assert_kind(wrong, &[ErrorKind::InvalidInput]).to_string();
+        assert!(said.contains("127.0.0.1:4001"), "{said}");
     });
 }
 

@@ -1,5 +1,6 @@
 //! How a transfer shows itself: a bar, a line now and then, or JSON.
 
+use crate::common::plain;
 use pointsub::transfer::Report;
 use pointsub::transfer::progress::{Progress, Speed, Status, TransferId, TransferObserver};
 use pointsub::{Error, TransferHandle};
@@ -9,14 +10,14 @@ use std::time::{Duration, Instant};
 
 /// A handle whose transfer shows itself on stderr, or as lines of JSON on stdout.
 pub(crate) fn handle(name: &str, json: bool) -> TransferHandle {
-    let handle = TransferHandle::builder();
+    let handle = TransferHandle::builder().stalled_after(Duration::from_secs(2));
     if json {
         return handle.observer(Json).build();
     }
     #[cfg(feature = "progress")]
-    let handle = handle.observer(pointsub::transfer::progress::TransferBar::new(name));
+    let handle = handle.observer(pointsub::transfer::progress::TransferBar::new(&plain(name)));
     #[cfg(not(feature = "progress"))]
-    let handle = handle.observer(Lines { name: name.to_owned(), told: Mutex::new(None) });
+    let handle = handle.observer(Lines { name: plain(name), told: Mutex::default() });
     handle.build()
 }
 
@@ -38,7 +39,7 @@ pub(crate) fn report(report: &Report, json: bool) {
     let rate = report.rate() / f64::from(1 << 20);
     println!(
         "{}: {files} file(s), {bytes} bytes, {moved} of them moved in {:.2} s ({rate:.0} MiB/s)",
-        path.display(),
+        plain(&path.display().to_string()),
         took.as_secs_f64()
     );
     if !hash.is_empty() {
@@ -109,16 +110,17 @@ fn quoted(text: &str) -> String {
 #[cfg_attr(feature = "progress", allow(dead_code, reason = "the bar is better"))]
 struct Lines {
     name: String,
-    told: Mutex<Option<Instant>>,
+    told: Mutex<Option<(Instant, u64)>>,
 }
 
 impl TransferObserver for Lines {
     fn progress(&self, progress: &Progress) {
         let mut told = self.told.lock().unwrap_or_else(|e| e.into_inner());
-        if told.is_some_and(|told| told.elapsed() < Duration::from_secs(1)) {
+        let now = progress.transferred;
+        if told.is_some_and(|(at, then)| at.elapsed() < Duration::from_secs(1) || then == now) {
             return;
         }
-        *told = Some(Instant::now());
+        *told = Some((Instant::now(), now));
         let mib = progress.transferred >> 20;
         match progress.fraction() {
             Some(fraction) => eprintln!("{}: {mib} MiB, {:.0} %", self.name, 100.0 * fraction),
@@ -127,6 +129,28 @@ impl TransferObserver for Lines {
     }
 
     fn status(&self, _: TransferId, status: Status) {
-        eprintln!("{}: {status}", self.name);
+        // That it begins says nothing yet, and why it failed is said with more words.
+        if !matches!(status, Status::Initialising | Status::Failed) {
+            eprintln!("{}: {status}", self.name);
+        }
+    }
+
+    fn error(&self, _: TransferId, error: &Error, fatal: bool) {
+        if !fatal {
+            eprintln!("{}: {}", self.name, error.description());
+        }
+    }
+}
+
+/// Lines of which each is said once: not again before another.
+#[derive(Default)]
+pub(crate) struct Said(String);
+
+impl Said {
+    pub(crate) fn say(&mut self, line: String) {
+        if self.0 != line {
+            eprintln!("{line}");
+            self.0 = line;
+        }
     }
 }

@@ -97,8 +97,8 @@ impl HostBuilder {
     /// The same with what [`std::net::TcpListener::bind`] takes. Of several
     /// addresses that a name has, the first that can be bound is taken.
     pub fn listen_on(mut self, addr: impl ToSocketAddrs) -> HostBuilder {
-        let found = addr.to_socket_addrs().map(Iterator::collect).map_err(Error::from);
-        self.listen.push(found);
+        let found = addr.to_socket_addrs().map(Iterator::collect);
+        self.listen.push(found.map_err(unresolved));
         self
     }
 
@@ -235,7 +235,7 @@ impl HostBuilder {
         let identity = Arc::new(Identity::with_capabilities(keypair, capabilities)?);
         let mut listeners = Vec::new();
         for found in self.listen {
-            listeners.push(TcpListener::bind(found?.as_slice()).map_err(Error::from)?);
+            listeners.push(bind(&found?)?);
         }
         let addrs = listeners.iter().map(TcpListener::local_addr).collect::<io::Result<_>>();
         let addrs = addrs.map_err(Error::from)?;
@@ -323,6 +323,36 @@ impl HostBuilder {
         }
         Ok(())
     }
+}
+
+/// Binds the first of these that can be bound.
+fn bind(found: &[SocketAddr]) -> Result<TcpListener> {
+    TcpListener::bind(found).map_err(|e| {
+        let at: Vec<_> = found.iter().map(SocketAddr::to_string).collect();
+        let what = format!("cannot listen on {}: {e}", at.join(", "));
+        let advice = match e.kind() {
+            io::ErrorKind::AddrNotAvailable => {
+                "give an address of this machine, or 0.0.0.0 or [::] for all that it has"
+            }
+            io::ErrorKind::AddrInUse => {
+                "end what listens there, or give another port; 0 takes a free one"
+            }
+            io::ErrorKind::PermissionDenied => {
+                "give a port from 1024 on; those below are for privileged users"
+            }
+            _ => return Error::from(e).describe(what),
+        };
+        Error::from(e).describe(what).advise(advice)
+    })
+}
+
+fn unresolved(e: io::Error) -> Error {
+    let what = format!("cannot listen there: {e}");
+    if e.kind() == io::ErrorKind::InvalidInput {
+        let advice = "give an address and a port, such as 127.0.0.1:4001";
+        return Error::from(e).describe(what).advise(advice);
+    }
+    Error::with_source(ErrorCode::NameResolution, what, e)
 }
 
 impl fmt::Debug for HostBuilder {

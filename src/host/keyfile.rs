@@ -45,7 +45,8 @@ fn create(path: &Path) -> Result<Keypair> {
         Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
             load(File::open(path).map_err(|e| about(path, "cannot be opened", e))?, path)
         }
-        Err(e) => Err(about(path, "cannot be written", e)),
+        Err(e) => Err(about(path, "cannot be written", e)
+            .advise("see that its directory is there, and that this user may write to it")),
     }
 }
 
@@ -63,11 +64,10 @@ fn check_private(file: &File, path: &Path) -> Result<()> {
     let metadata = file.metadata().map_err(|e| about(path, "cannot be read", e))?;
     let mode = std::os::unix::fs::MetadataExt::mode(&metadata) & 0o777;
     if mode & 0o077 != 0 {
-        let what = format!(
-            "others can read the key file {} (mode {mode:o}): make it private with `chmod 600`",
-            path.display()
+        let what = format!("others can read the key file {} (mode {mode:o})", path.display());
+        return Err(
+            Error::new(ErrorCode::Rejected, what).advise("make it private with `chmod 600`")
         );
-        return Err(Error::new(ErrorCode::Rejected, what));
     }
     Ok(())
 }

@@ -45,7 +45,7 @@ impl ToPeerAddrs for Multiaddr {
     fn to_peer_addrs(&self) -> io::Result<(PeerId, Vec<Multiaddr>)> {
         match addrs::split_peer(self) {
             (addr, Some(peer)) => Ok((peer, vec![addr])),
-            (_, None) => Err(invalid(format!("{self} does not end in /p2p/<peer id>")).into()),
+            (_, None) => Err(invalid(format!("{self} names no peer")).into()),
         }
     }
 }
@@ -54,7 +54,8 @@ impl ToPeerAddrs for (PeerId, Multiaddr) {
     fn to_peer_addrs(&self) -> io::Result<(PeerId, Vec<Multiaddr>)> {
         match addrs::split_peer(&self.1) {
             (_, Some(other)) if other != self.0 => {
-                Err(invalid(format!("{} is not an address of {}", self.1, self.0)).into())
+                let what = format!("{} is not an address of {}", self.1, self.0);
+                Err(Error::new(ErrorCode::InvalidInput, what).into())
             }
             (addr, _) => Ok((self.0, vec![addr])),
         }
@@ -86,4 +87,5 @@ impl<T: ToPeerAddrs + ?Sized> ToPeerAddrs for &T {
 
 fn invalid(what: String) -> Error {
     Error::new(ErrorCode::InvalidInput, what)
+        .advise("give one like /ip4/192.0.2.1/tcp/4001/p2p/<peer id>")
 }

@@ -259,7 +259,8 @@ pub use report::Report;
 /// - [`FileExists`](crate::ErrorCode::FileExists): the receiver has something
 ///   else of that name, and may not replace it.
 /// - [`InvalidName`](crate::ErrorCode::InvalidName),
-///   [`InvalidInput`](crate::ErrorCode::InvalidInput): this cannot be sent.
+///   [`InvalidInput`](crate::ErrorCode::InvalidInput): this cannot be sent. Files that the
+///   system makes up as they are read, with another length than they say, are among it.
 /// - [`SourceChanged`](crate::ErrorCode::SourceChanged): something wrote to the
 ///   file meanwhile. Try again.
 /// - What the receiver met, a full disk for example

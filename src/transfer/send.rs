@@ -1,9 +1,13 @@
 //! The sending side of a file.
 
-use std::fs::File;
+use std::fmt;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Instant;
+
+use rustix::fs::OFlags;
 
 use crate::error::{Error, ErrorCode, Result};
 use crate::message::MessageTransporter;
@@ -27,6 +31,9 @@ pub(crate) fn file<C: Read + Write>(
     let (_, name) = Name::of_path(path)?;
     let file = open(path)?;
     let mut source = Source::new(file, options)?;
+    if source.meta.size == 0 {
+        source.check_empty(&name)?;
+    }
     let mut channel = Channel::new(to, &options.steered_by(), Some(source.meta.size));
     let mut report = Report::of(path.to_owned());
     let offer = Offer {
@@ -62,6 +69,19 @@ impl<'a> Source<'a> {
         Ok(Source { file, meta, block_size, options })
     }
 
+    /// Whether there is nothing to read, as it says.
+    fn check_empty(&mut self, name: &Name) -> Result<()> {
+        let found = self.file.read(&mut [0]).map_err(|e| {
+            let what = format!("cannot read {name}: {e}");
+            Error::from(e).describe(what)
+        })?;
+        match found {
+            0 => Ok(()),
+            _ if self.has_changed()? => Err(source_changed("it grew")),
+            _ => Err(length_unknown(name)),
+        }
+    }
+
     /// Sends what the answer lacks; whether the file changed meanwhile, which
     /// the receiver will answer with a failure.
     pub(crate) fn send<C: Read + Write>(
@@ -95,7 +115,8 @@ impl<'a> Source<'a> {
         channel.passes(start);
         self.file.seek(SeekFrom::Start(start))?;
         let hashing = Hashing::new(blocks, &self.file, start, size - start);
-        let mut content = Content { file: &mut self.file, hashing, left: size - start };
+        let mut content =
+            Content { file: &mut self.file, meta: &self.meta, hashing, left: size - start };
         report.moved += channel.send_content(&mut content, &Tally::default())?;
         let hash = match content.hashing.finish() {
             Err(_) if self.has_changed()? => return Err(source_changed("it was written to")),
@@ -154,6 +175,7 @@ impl Answer {
 /// The rest of a file, as it is read and hashed.
 struct Content<'a> {
     file: &'a mut File,
+    meta: &'a Meta,
     hashing: Hashing,
     left: u64,
 }
@@ -166,7 +188,9 @@ impl Read for Content<'_> {
         }
         let n = self.file.read(&mut buffer[..room])?;
         if n == 0 {
-            return Err(source_changed("it became shorter").into());
+            let changed = Seen::of(self.file)?.identified() != *self.meta;
+            let shorter = || source_changed("it became shorter");
+            return Err(if changed { shorter() } else { length_unknown(&"the file") }.into());
         }
         self.hashing.moved(&buffer[..n]);
         self.left -= n as u64;
@@ -176,6 +200,12 @@ impl Read for Content<'_> {
 
 pub(crate) fn source_changed(how: &str) -> Error {
     Error::new(ErrorCode::SourceChanged, format!("the file changed while it was sent: {how}"))
+}
+
+/// The other side is told a length first, and this file's is not that of its content.
+pub(crate) fn length_unknown(name: &dyn fmt::Display) -> Error {
+    let what = format!("{name} has not the length that it says, like what a system makes up");
+    Error::new(ErrorCode::InvalidInput, what).advise("copy it, and send the copy")
 }
 
 pub(crate) fn hear_answer<C: Read + Write>(channel: &mut Channel<'_, C>) -> Result<Answer> {
@@ -206,7 +236,8 @@ pub(crate) fn unexpected(body: &Body) -> Error {
     Error::new(ErrorCode::ProtocolViolation, format!("the peer sent {what} where none was due"))
 }
 
-/// A regular file, to read; never waits for the other end of a pipe.
+/// A regular file, to read; never waits for the other end of a pipe, nor for what a
+/// system has to say yet.
 fn open(path: &Path) -> Result<File> {
     let describe = |e: io::Error| {
         let what = format!("cannot open {}: {e}", path.display());
@@ -218,5 +249,6 @@ fn open(path: &Path) -> Result<File> {
         let advice = if found.is_dir() { "send it with send_dir" } else { "send a file" };
         return Err(Error::new(ErrorCode::InvalidInput, what).advise(advice));
     }
-    File::open(path).map_err(describe)
+    let flags = OFlags::NONBLOCK.bits() as i32;
+    OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(describe)
 }

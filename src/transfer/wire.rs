@@ -229,7 +229,10 @@ impl From<Failure> for Error {
         let printable = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
         let reason: String = shortened(&failure.reason).chars().map(printable).collect();
         let code = known.copied().unwrap_or(ErrorCode::Aborted);
-        Error::new(code, format!("the other side gave up: {reason}")).with_context("by", "peer")
+        let e = Error::new(code, format!("the other side gave up: {reason}"));
+        let e = e.with_context("by", "peer");
+        // Its source stayed there.
+        if code == ErrorCode::Io { e.advise("see that it is put right there") } else { e }
     }
 }
 

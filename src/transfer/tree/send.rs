@@ -13,7 +13,8 @@ use crate::transfer::dir::{Dir, Found, Seen};
 use crate::transfer::names::Name;
 use crate::transfer::options::SendOptions;
 use crate::transfer::report::Report;
-use crate::transfer::send::{Source, hear_answer, hear_done, source_changed, unexpected};
+use crate::transfer::send::{Source, length_unknown, source_changed};
+use crate::transfer::send::{hear_answer, hear_done, unexpected};
 use crate::transfer::tree::cursor::Cursor;
 use crate::transfer::tree::records::Record;
 use crate::transfer::tree::size_of;
@@ -211,13 +212,14 @@ impl Sending<'_> {
                 }
             };
             let mut content = vec![0; size as usize];
-            match file.read_exact(&mut content) {
-                Err(e) if e.kind() != io::ErrorKind::UnexpectedEof => {
-                    return Err(of_file(&name, e));
-                }
-                _ => {}
-            }
-            // If it is the same as before, all of it was read.
+            let read = match file.read_exact(&mut content) {
+                Ok(()) if size == 0 => file.read(&mut [0]).map(|more| more == 0),
+                outcome => outcome.map(|()| true),
+            };
+            let is_whole = match read {
+                Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => false,
+                outcome => outcome.map_err(|e| of_file(&name, e))?,
+            };
             let now = Seen::of(&file)?;
             if now != *later.as_ref().unwrap_or(seen) {
                 match now.found() {
@@ -227,6 +229,9 @@ impl Sending<'_> {
                 }
                 later = Some(now);
                 continue;
+            }
+            if !is_whole {
+                return Err(length_unknown(&name));
             }
             let after = now.meta();
             self.report.files += 1;

@@ -39,6 +39,25 @@ fn a_host_that_does_not_want_it_makes_both_ends_plain() {
     }
 }
 
+/// What the hosts said to open it is nobody's payload.
+#[test]
+fn both_ends_count_the_bytes_of_their_applications() {
+    within(60, || {
+        let pair = Pair::plain();
+        let (mut near, mut far) = pair.connect();
+        let counted = |conn: &Conn| {
+            let stats = conn.stats();
+            (stats.bytes_sent, stats.bytes_received, stats.unread)
+        };
+        assert_eq!((counted(&near), counted(&far)), ((0, 0, 0), (0, 0, 0)));
+        near.write_all(&[7; 1_000]).expect("write");
+        far.read_exact(&mut [0; 900]).expect("read");
+        far.write_all(b"answer").expect("write");
+        near.read_exact(&mut [0; 6]).expect("read");
+        assert_eq!((counted(&near), counted(&far)), ((1_000, 6, 0), (6, 1_000, 100)));
+    });
+}
+
 /// What every host answers by itself is open to conns too, and those are plain.
 #[test]
 fn a_conn_to_a_service_of_the_host_is_plain() {

@@ -39,12 +39,25 @@ pub(crate) struct Stream {
 #[derive(Default)]
 pub(crate) struct Counters {
     pub(crate) bytes_received: AtomicU64,
+    /// What of it was said before there was a conn.
+    preamble: AtomicU64,
     pub(crate) frames_received: AtomicU64,
     pub(crate) bytes_sent: AtomicU64,
     pub(crate) writes: AtomicU64,
 }
 
 impl Counters {
+    /// All that has come was about the conn, but for `held`, which is there for it.
+    pub(crate) fn begin(&self, held: usize) {
+        let came = self.bytes_received.load(Relaxed);
+        self.preamble.store(came.saturating_sub(held as u64), Relaxed);
+    }
+
+    /// What has come on the conn.
+    pub(crate) fn payload_received(&self) -> u64 {
+        self.bytes_received.load(Relaxed).saturating_sub(self.preamble.load(Relaxed))
+    }
+
     pub(crate) fn received(&self, n: usize) {
         self.bytes_received.fetch_add(n as u64, Relaxed);
         self.frames_received.fetch_add(1, Relaxed);

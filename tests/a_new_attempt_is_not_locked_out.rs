@@ -1,5 +1,5 @@
 //! A sender that was killed and comes back goes on at once: the receiving end still
-//! waits for the conn of the dead one, but not with its part.
+//! waits for the conn of the dead one, but not with its part, nor to close its host.
 
 mod common;
 mod files;
@@ -119,6 +119,10 @@ fn comes_back(
         println!("all was there {:?} after the kill", killed.elapsed());
         compare(&scratch.here("source"), &scratch.there("source"));
         assert_eq!(scratch.arrived(), ["source"], "nothing of the attempts stays");
+        let closing = Instant::now();
+        server.shutdown();
+        let took = closing.elapsed();
+        assert!(took < Duration::from_secs(2), "the conn of the dead one kept it: {took:?}");
     });
 }
 

@@ -6,11 +6,11 @@ mod common;
 
 use attacker::{ACK, Raw, SYN, header, opening};
 use common::{
-    Cut, LOST, PROTOCOL, Pair, Proxy, assert_carries, assert_kind, builder, payload,
-    socket_address, within,
+    Cut, LOST, PROTOCOL, Pair, Proxy, assert_carries, assert_kind, builder, eventually, payload,
+    read_all, socket_address, within,
 };
 use pointsub::{Conn, Host, Keypair};
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::time::{Duration, Instant};
 
 #[test]
@@ -35,6 +35,45 @@ fn a_host_that_does_not_want_it_makes_both_ends_plain() {
             assert_eq!((proxy.accepted(), near.stats().losses), (1, 0));
             // The next connection is made when it is asked for.
             pair.connect_at(&proxy.address(&pair.server));
+        });
+    }
+}
+
+/// What the hosts said to open it is nobody's payload.
+#[test]
+fn both_ends_count_the_bytes_of_their_applications() {
+    within(60, || {
+        let pair = Pair::plain();
+        let (mut near, mut far) = pair.connect();
+        let counted = |conn: &Conn| {
+            let stats = conn.stats();
+            (stats.bytes_sent, stats.bytes_received, stats.unread)
+        };
+        assert_eq!((counted(&near), counted(&far)), ((0, 0, 0), (0, 0, 0)));
+        near.write_all(&[7; 1_000]).expect("write");
+        far.read_exact(&mut [0; 900]).expect("read");
+        far.write_all(b"answer").expect("write");
+        near.read_exact(&mut [0; 6]).expect("read");
+        assert_eq!((counted(&near), counted(&far)), ((1_000, 6, 0), (6, 1_000, 100)));
+    });
+}
+
+/// As a `TcpStream` does, a conn tells once that what was written behind the peer's end was
+/// refused, and what the peer had said is read all the same.
+#[test]
+fn what_is_refused_behind_the_end_is_an_error_to_be_taken() {
+    for pair in [Pair::plain(), Pair::new()] {
+        within(60, || {
+            let (mut near, mut far) = pair.connect();
+            near.write_all(b"x").expect("write");
+            far.read_exact(&mut [0]).expect("read");
+            far.write_all(b"bye").expect("write");
+            drop(far);
+            eventually("what is written is refused", 10, || near.write(b"unwanted").is_err());
+            let taken = near.take_error().expect("it").expect("an error");
+            assert_eq!(taken.kind(), ErrorKind::ConnectionReset);
+            assert!(near.take_error().expect("it").is_none());
+            assert_eq!(read_all(&mut near).expect("to the end"), b"bye");
         });
     }
 }

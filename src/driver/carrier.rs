@@ -140,6 +140,11 @@ impl Carries {
         (told != received).then_some((self.base + received) as u32)
     }
 
+    /// Whether there is something to tell.
+    pub(super) fn has_news(&self) -> bool {
+        self.told.load(Ordering::Relaxed) != self.received.load(Ordering::Relaxed)
+    }
+
     /// What this end has, whether the peer knows it or not.
     pub(super) fn tell_again(&self) -> u32 {
         let received = self.received.load(Ordering::Acquire);

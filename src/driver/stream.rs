@@ -39,12 +39,25 @@ pub(crate) struct Stream {
 #[derive(Default)]
 pub(crate) struct Counters {
     pub(crate) bytes_received: AtomicU64,
+    /// What of it was said before there was a conn.
+    preamble: AtomicU64,
     pub(crate) frames_received: AtomicU64,
     pub(crate) bytes_sent: AtomicU64,
     pub(crate) writes: AtomicU64,
 }
 
 impl Counters {
+    /// All that has come was about the conn, but for `held`, which is there for it.
+    pub(crate) fn begin(&self, held: usize) {
+        let came = self.bytes_received.load(Relaxed);
+        self.preamble.store(came.saturating_sub(held as u64), Relaxed);
+    }
+
+    /// What has come on the conn.
+    pub(crate) fn payload_received(&self) -> u64 {
+        self.bytes_received.load(Relaxed).saturating_sub(self.preamble.load(Relaxed))
+    }
+
     pub(crate) fn received(&self, n: usize) {
         self.bytes_received.fetch_add(n as u64, Relaxed);
         self.frames_received.fetch_add(1, Relaxed);
@@ -69,6 +82,8 @@ pub(crate) struct State {
     end: Option<End>,
     /// Why nothing can be written any more.
     write_end: Option<Error>,
+    /// It was not this end that said so.
+    cut_off: bool,
     /// Our FIN or RST is queued.
     closed: bool,
     /// Bytes sent when the peer last granted credit.
@@ -251,6 +266,7 @@ impl Stream {
                 read_at: now,
                 end: None,
                 write_end: None,
+                cut_off: false,
                 closed: false,
                 credited_at: 0,
                 deaf: false,
@@ -470,6 +486,7 @@ impl State {
         let (Fate::Lost(why) | Fate::Over(why)) = &fate;
         self.account.end();
         self.end.get_or_insert_with(|| End::Broken(why.clone()));
+        self.cut_off |= self.write_end.is_none();
         self.write_end.get_or_insert_with(|| why.clone());
         self.fate.get_or_insert(fate);
         self.closed = true;
@@ -558,11 +575,12 @@ impl State {
         self.closed
     }
 
-    /// How it broke, if it did.
+    /// How it broke, if it did: behind the peer's end only what is written can.
     pub(crate) fn broken(&self) -> Option<Error> {
+        let cut_off = || self.broken_off().filter(|_| self.cut_off);
         match &self.end {
             Some(End::Broken(e)) => Some(e.clone()),
-            _ => None,
+            _ => cut_off(),
         }
     }
 

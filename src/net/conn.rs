@@ -376,7 +376,7 @@ impl Conn {
             stream: stream.id,
             bytes_sent: stream.counters.bytes_sent.load(Relaxed),
             writes: stream.counters.writes.load(Relaxed),
-            bytes_received: stream.counters.bytes_received.load(Relaxed),
+            bytes_received: stream.counters.payload_received(),
             frames_received: stream.counters.frames_received.load(Relaxed),
             unread,
             receive_window,

@@ -40,6 +40,7 @@ mod receipt;
 mod redial;
 mod relief;
 mod resuming;
+mod successor;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -61,6 +62,7 @@ use self::resuming::{Asking, Requests};
 use crate::driver::reactor::Task;
 use crate::driver::{Link, Priority, Stream, Watcher};
 use crate::error::Error;
+use crate::proto::noise::StaticKey;
 use crate::proto::resume::SessionId;
 
 pub(crate) use channel::Channel;
@@ -145,6 +147,9 @@ struct Outage {
     /// The number of the link that was lost, whether this host had dialled it, and how.
     link: u64,
     dials: bool,
+    /// The host at its other end, and since when there is another of the same peer.
+    host: StaticKey,
+    succeeded: Option<Instant>,
     why: Error,
     asking: Option<Asking>,
     /// No other is asked for before.
@@ -161,6 +166,8 @@ impl Outage {
             deadline,
             link: link.id,
             dials: link.dialled,
+            host: link.peer_static,
+            succeeded: None,
             why,
             asking: None,
             not_before: since,

@@ -425,6 +425,7 @@ impl Session {
         }
         self.hear_last_acks(&mut self.writer.lock());
         self.wait_to_be_asked(now);
+        self.make_way_for_successor();
         self.expire(now);
         self.ask(now);
     }

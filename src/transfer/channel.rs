@@ -198,7 +198,7 @@ struct Counting<'a> {
 
 impl Pilot for Counting<'_> {
     fn wish(&self) -> Wish {
-        if self.tenure.yields() { Wish::Cancel } else { self.watch.wish() }
+        if self.tenure.yields() { Wish::Leave } else { self.watch.wish() }
     }
 
     fn rest(&self, most: Duration) {
@@ -242,8 +242,12 @@ struct Listening<'a> {
 
 impl Pilot for Listening<'_> {
     fn wish(&self) -> Wish {
-        let is_over = self.tenure.yields() || self.watch.wish() == Wish::Cancel;
-        if is_over { Wish::Cancel } else { Wish::Go }
+        match self.watch.wish() {
+            // The conn is cut off: nobody is there to be told.
+            _ if self.tenure.yields() => Wish::Leave,
+            Wish::Cancel => Wish::Cancel,
+            _ => Wish::Go,
+        }
     }
 
     fn rest(&self, most: Duration) {

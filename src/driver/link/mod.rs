@@ -62,7 +62,7 @@ use super::waiter::Waiter;
 use crate::error::{Error, ErrorCode, Result};
 use crate::proto::buf::RecvBuf;
 use crate::proto::connection::Upgraded;
-use crate::proto::noise::{Capabilities, Cipher};
+use crate::proto::noise::{Capabilities, Cipher, StaticKey};
 use crate::proto::resume::Hello;
 use crate::proto::yamux::{ControlQueue, INITIAL_WINDOW, Role, Rx, StreamId, Tx};
 use crate::resources::Resources;
@@ -83,6 +83,9 @@ pub(crate) use write::{Left, Written};
 pub(crate) struct Link {
     pub(crate) id: u64,
     pub(crate) peer: PeerId,
+    /// The same for all links to one host, and for no other: the peer's next process has
+    /// another.
+    pub(crate) peer_static: StaticKey,
     pub(crate) remote: SocketAddr,
     pub(crate) local: SocketAddr,
     /// We dialled it.
@@ -295,6 +298,7 @@ impl Link {
         Ok(Arc::new(Link {
             id,
             peer: upgraded.peer,
+            peer_static: upgraded.peer_static,
             remote,
             local,
             dialled: upgraded.is_dialer,

@@ -110,6 +110,7 @@ impl Link {
     ) -> Result<()> {
         let Some(owner) = self.owner.upgrade() else { return self.refuse(state, stream) };
         state.user = User::Conn;
+        stream.counters.begin(state.held());
         // Under this lock our answer precedes whatever the accepting thread writes.
         let mut control = self.control.lock();
         match owner.offer(self, stream, protocol, acceptors) {

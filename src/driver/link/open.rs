@@ -196,6 +196,7 @@ impl Link {
                                 return Some(Err(e));
                             }
                             if let Some(answer) = answer {
+                                stream.counters.begin(state.held());
                                 return Some(Ok(Ok(answer)));
                             }
                             if used == 0 {

@@ -51,6 +51,16 @@ impl Link {
         Ok(())
     }
 
+    /// What goes with bytes of the stream, so that whoever has our answer knows that we have
+    /// what it answers. It is said next: called under the `tx` lock.
+    pub(super) fn receipt_beside(&self, stream: &Stream) -> Option<u32> {
+        let carries = stream.carries.get().filter(|carries| carries.has_news())?;
+        let mut queue = self.control.lock();
+        let received = carries.tell()?;
+        queue.withdraw_receipt(stream.id);
+        Some(received)
+    }
+
     /// The peer has finished its direction of a session's stream: that counts as one
     /// byte, and is confirmed with what is said next.
     pub(super) fn kept_end(&self, stream: &Stream) -> Result<()> {

@@ -167,7 +167,10 @@ impl Link {
     ) -> Result<usize> {
         self.lend(out, size)?;
         let (id, flow) = (stream.id, &stream.flow);
-        if joins { out.tx.join(id, flow, bufs) } else { out.tx.data(id, false, flow, bufs) }
+        if joins {
+            return out.tx.join(id, flow, bufs);
+        }
+        out.tx.data_behind(id, false, flow, bufs, || self.receipt_beside(stream))
     }
 
     /// The same for a session that keeps what it was sealed to.
@@ -179,7 +182,8 @@ impl Link {
         size: usize,
     ) -> Result<(usize, Option<Kept>)> {
         self.lend_to_keep(out, size)?;
-        out.tx.data_to_keep(stream.id, &stream.flow, bufs)
+        let receipt = || self.receipt_beside(stream);
+        out.tx.data_to_keep(stream.id, &stream.flow, bufs, receipt)
     }
 
     /// Seals and sends what credit and the socket take now, without waiting. Who `keeps` what

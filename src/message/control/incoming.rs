@@ -3,7 +3,9 @@
 use std::io::{self, IoSlice, Read, Write};
 use std::time::{Duration, Instant};
 
-use super::{GRACE, Pilot, SLICE, Wires, Wish, cancelled_here, interruption, user_timeout};
+use super::{
+    GRACE, Pilot, SLICE, Wires, Wish, cancelled_here, interruption, left_here, user_timeout,
+};
 use crate::error::Result;
 use crate::message::frame::{Incoming, Outgoing, Outlet, Source};
 use crate::message::header::{Command, Header, Kind};
@@ -63,8 +65,10 @@ impl<'a, C: Read> SteeredSource<'a, C> {
         }
         let Some(pilot) = &mut self.pilot else { return Ok(()) };
         let wish = pilot.wish();
-        if wish == Wish::Cancel {
-            return Err(interruption(cancelled_here()));
+        match wish {
+            Wish::Cancel => return Err(interruption(cancelled_here())),
+            Wish::Leave => return Err(interruption(left_here())),
+            Wish::Go | Wish::Pause => {}
         }
         let pause = wish == Wish::Pause;
         // Who can wait for the sender's answer waits for the message as well.

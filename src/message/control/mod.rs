@@ -49,6 +49,10 @@ impl<'a, C> Reins<'a, C> {
     }
 }
 
+fn left_here() -> Error {
+    Error::new(ErrorCode::ConnectionReset, "this end has given the conn up")
+}
+
 fn cancelled_here() -> Error {
     Error::new(ErrorCode::Cancelled, "the transfer was cancelled here")
 }

@@ -40,4 +40,6 @@ pub(crate) enum Wish {
     Go,
     Pause,
     Cancel,
+    /// To give a message that comes up, and the conn with it: the sender is not told.
+    Leave,
 }

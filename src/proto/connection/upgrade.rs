@@ -9,7 +9,7 @@ use crate::error::{Error, ErrorCode, Result};
 use crate::proto::buf::RecvBuf;
 use crate::proto::multistream::{Answer, Dialer, Listener};
 use crate::proto::noise::{
-    Capabilities, Cipher, Handshake, Identity, Opener, Progress, Sealer, Secured, TAG,
+    Capabilities, Cipher, Handshake, Identity, Opener, Progress, Sealer, Secured, StaticKey, TAG,
 };
 
 /// A connection on its way from plain TCP to yamux inside Noise.
@@ -31,6 +31,8 @@ pub(crate) enum Step {
 #[derive(Debug)]
 pub(crate) struct Upgraded {
     pub(crate) peer: PeerId,
+    /// The peer's Noise key: another one is another host, of whatever peer.
+    pub(crate) peer_static: StaticKey,
     /// What the peer said it can do beyond libp2p. None: it is another node.
     pub(crate) peer_capabilities: Option<Capabilities>,
     /// How the frames are sealed.
@@ -283,6 +285,7 @@ impl ExpectMuxerProposal {
 fn done(secured: Secured, is_dialer: bool, leftover: &[u8]) -> Turn {
     Turn::Done(Box::new(Upgraded {
         peer: secured.peer,
+        peer_static: secured.peer_static,
         peer_capabilities: secured.peer_capabilities,
         cipher: secured.cipher,
         sealer: secured.sealer,

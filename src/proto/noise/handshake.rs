@@ -48,10 +48,15 @@ pub(crate) enum Progress {
     Done(Secured),
 }
 
+/// A public key of X25519.
+pub(crate) type StaticKey = [u8; 32];
+
 /// A connection whose peer is known, and the keys for both directions.
 #[derive(Debug)]
 pub(crate) struct Secured {
     pub(crate) peer: PeerId,
+    /// The peer's static key. A host makes one for itself, and has it as long as it is there.
+    pub(crate) peer_static: StaticKey,
     /// The multiplexer that both sides offered in their payloads.
     pub(crate) early_muxer: Option<String>,
     /// What the peer said it can do beyond libp2p. None: it is another node.
@@ -186,6 +191,7 @@ impl ExpectMessage3 {
 /// What a verified payload says about its sender.
 struct Peer {
     id: PeerId,
+    noise_static: StaticKey,
     early_muxer: Option<String>,
     capabilities: Option<Capabilities>,
 }
@@ -229,6 +235,7 @@ fn read_peer(noise: &mut HandshakeState, message: &[u8], ours: &Identity) -> Res
     let noise_static = noise.get_remote_static().expect("this message brought the static key");
     Ok(Peer {
         id: ours.recognize(&payload, noise_static)?,
+        noise_static: noise_static.try_into().expect("a key of X25519"),
         early_muxer: payload.early_muxer(),
         capabilities: Capabilities::find(&bytes),
     })
@@ -257,6 +264,7 @@ fn secure(noise: &mut HandshakeState, identity: &Identity, peer: Peer) -> Secure
         if noise.is_initiator() { (initiator, responder) } else { (responder, initiator) };
     Secured {
         peer: peer.id,
+        peer_static: peer.noise_static,
         early_muxer: peer.early_muxer,
         peer_capabilities: peer.capabilities,
         cipher,

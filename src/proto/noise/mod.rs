@@ -21,5 +21,5 @@ pub use cipher::Cipher;
 #[cfg(test)]
 pub(crate) use cipher::pair;
 pub(crate) use cipher::{MAX_FRAME, MAX_PLAIN, Opener, Reopener, Sealer, TAG};
-pub(crate) use handshake::{Handshake, Progress, Secured};
+pub(crate) use handshake::{Handshake, Progress, Secured, StaticKey};
 pub(crate) use identity::Identity;

@@ -70,7 +70,9 @@
 //! A frame of yamux of the private type `0x50`: the carrier's stream id, no flags, and in
 //! place of a length the low 32 bits of `received`. It has no body and needs no credit, so that
 //! it gets through where the window is shut. It is due for 256 KiB, for the FIN, and 100 ms
-//! after the first byte that was not told; a newer one replaces one that waits.
+//! after the first byte that was not told; a newer one replaces one that waits. It goes before
+//! the next bytes of the other direction, if there are some: whoever has read an answer knows
+//! that what it answers has arrived, though its sender be gone a moment later.
 //! The sender keeps what is not acknowledged. A receipt out of range is a violation that
 //! ends the connection; one for a stream that is not there is ignored. Without the
 //! capability the type is as unknown as any other.

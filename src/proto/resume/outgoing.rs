@@ -402,7 +402,7 @@ mod tests {
     fn append_sealed(out: &mut Outgoing, link: &mut Tx, bytes: &[u8]) {
         link.lend(buffers::take(MIN_STORAGE.max(bytes.len() + 1024)));
         let (bufs, flow) = ([IoSlice::new(bytes)], Flow::new());
-        let (n, kept) = link.data_to_keep(1, &flow, &bufs).unwrap();
+        let (n, kept) = link.data_to_keep(1, &flow, &bufs, || None).unwrap();
         assert_eq!(n, bytes.len());
         out.append_sealed(&bufs, n, kept);
         drop(link.take().unwrap());
@@ -477,7 +477,7 @@ mod tests {
         for _ in 0..100 {
             link.lend(buffers::take(64 * 1024));
             let bufs = [IoSlice::new(&[7; 1000])];
-            let (n, kept) = link.data_to_keep(1, &Flow::new(), &bufs).unwrap();
+            let (n, kept) = link.data_to_keep(1, &Flow::new(), &bufs, || None).unwrap();
             out.append_sealed(&bufs, n, kept);
             drop(link.take().unwrap());
         }

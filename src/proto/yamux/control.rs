@@ -137,6 +137,11 @@ impl ControlQueue {
             && !self.stalled.iter().any(Ordered::has_credit)
     }
 
+    /// A receipt that waits for the stream is not to be said: a newer one is, elsewhere.
+    pub(crate) fn withdraw_receipt(&mut self, id: StreamId) {
+        self.receipts.remove(&id);
+    }
+
     /// How many bytes of replies wait.
     #[cfg(test)]
     pub(crate) fn reply_bytes(&self) -> usize {

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::frame::{Header, violation};
+use super::frame::{Header, Kind, violation};
 use super::records::PREFIX;
 use crate::error::{Error, Result};
 use crate::proto::noise::{Reopener, TAG};
@@ -47,18 +47,25 @@ impl Kept {
                 self.opener.open_into(nth, frame, part)?;
                 left -= n;
             } else {
-                // A header, and what of the body is sealed with it.
+                // A header, behind a receipt or not, and what of the body is sealed with it.
                 let mut plain = vec![0; n];
                 self.opener.open_into(nth, frame, &mut plain)?;
-                let (header, body) = plain.split_first_chunk().ok_or_else(changed)?;
-                let body_len = Header::decode(header)?.length as usize;
-                left = body_len.checked_sub(body.len()).ok_or_else(changed)?;
+                let (mut header, mut body) = split_header(&plain)?;
+                if header.kind == Kind::Received {
+                    (header, body) = split_header(body)?;
+                }
+                left = (header.length as usize).checked_sub(body.len()).ok_or_else(changed)?;
                 out.split_off_mut(..body.len()).ok_or_else(changed)?.copy_from_slice(body);
             }
             nth += 1;
         }
         if out.is_empty() { Ok(()) } else { Err(changed()) }
     }
+}
+
+fn split_header(plain: &[u8]) -> Result<(Header, &[u8])> {
+    let (header, rest) = plain.split_first_chunk().ok_or_else(changed)?;
+    Ok((Header::decode(header)?, rest))
 }
 
 fn changed() -> Error {

@@ -65,8 +65,26 @@ impl Tx {
         bufs: &[IoSlice<'_>],
     ) -> Result<usize> {
         debug_assert!(!syn || self.role.opens(id), "a SYN with an id of the peer's");
+        self.data_behind(id, syn, flow, bufs, || None)
+    }
+
+    /// The same behind what `receipt` says has come on the stream, if there is room for that:
+    /// it shares a Noise frame with the first bytes. Where none are sealed it is not asked.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tx::data`].
+    pub(crate) fn data_behind(
+        &mut self,
+        id: StreamId,
+        syn: bool,
+        flow: &Flow,
+        bufs: &[IoSlice<'_>],
+        receipt: impl FnOnce() -> Option<u32>,
+    ) -> Result<usize> {
         self.close()?;
         self.provide_storage();
+        let mut receipt = Some(receipt);
         let credit = usize::try_from(flow.credit()).unwrap_or(usize::MAX);
         let mut payload = Payload::new(bufs);
         let mut flags = if syn { Flags::SYN } else { Flags::NONE };
@@ -76,7 +94,9 @@ impl Tx {
             if n == 0 {
                 break;
             }
-            self.data_frame(id, flags, n, &mut payload)?;
+            let fits = Header::LEN + sealed_len(n) <= self.out.room();
+            let received = receipt.take().filter(|_| fits).and_then(|receipt| receipt());
+            self.data_frame(id, flags, n, &mut payload, received)?;
             flow.spend(n as u32);
             flags = Flags::NONE;
             taken += n;
@@ -96,10 +116,11 @@ impl Tx {
         id: StreamId,
         flow: &Flow,
         bufs: &[IoSlice<'_>],
+        receipt: impl FnOnce() -> Option<u32>,
     ) -> Result<(usize, Option<Kept>)> {
         self.close()?;
         let (from, first) = (self.out.pending(), self.sealer.position());
-        let n = self.data(id, false, flow, bufs)?;
+        let n = self.data_behind(id, false, flow, bufs, receipt)?;
         let opener = self.sealer.reopener(first).filter(|_| n > 0);
         let keep = |opener| Kept::new(self.out.share(), from, self.out.pending(), opener);
         Ok((n, opener.map(keep)))
@@ -215,20 +236,27 @@ impl Tx {
 
     /// One DATA frame of the next `n` bytes: a short one in one Noise frame with
     /// its header, a long one in a frame of its own behind that of the header,
-    /// which then also has what is too much for one frame.
+    /// which then also has what is too much for one frame. The receipt, if there is one,
+    /// is before the header.
     fn data_frame(
         &mut self,
         id: StreamId,
         flags: Flags,
         n: usize,
         payload: &mut Payload<'_>,
+        received: Option<u32>,
     ) -> Result<()> {
         let header = Header::data(id, flags, n as u32).encode();
         let beside = if n <= SMALL { n } else { n.saturating_sub(MAX_PLAIN) };
-        let head = Header::LEN + beside;
+        let at = if received.is_some() { Header::LEN } else { 0 };
+        let body = at + Header::LEN;
+        let head = body + beside;
         let out = self.out.next(head);
-        out[..Header::LEN].copy_from_slice(&header);
-        payload.gather(&mut out[Header::LEN..head]);
+        if let Some(received) = received {
+            out[..at].copy_from_slice(&Header::received(id, received).encode());
+        }
+        out[at..body].copy_from_slice(&header);
+        payload.gather(&mut out[body..head]);
         self.seal_in_place(head)?;
         match n - beside {
             0 => Ok(()),

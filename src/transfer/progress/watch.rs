@@ -77,7 +77,7 @@ impl Watch {
                     self.enter(Status::Paused);
                     self.handle.wait_while(Wish::Pause, LONG);
                 }
-                Wish::Cancel => return Err(cancelled_here()),
+                Wish::Cancel | Wish::Leave => return Err(cancelled_here()),
             }
         }
     }

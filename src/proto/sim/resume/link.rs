@@ -116,7 +116,7 @@ impl LinkEnd {
         self.say_queued()?;
         self.keeps = !self.keeps;
         if self.keeps {
-            return self.tx.data_to_keep(id, flow, &[IoSlice::new(bytes)]);
+            return self.tx.data_to_keep(id, flow, &[IoSlice::new(bytes)], || None);
         }
         Ok((self.tx.data(id, false, flow, &[IoSlice::new(bytes)])?, None))
     }

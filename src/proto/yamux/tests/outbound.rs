@@ -189,7 +189,7 @@ fn what_is_kept_opens_to_what_was_written() {
         assert_eq!(send(&mut tx, 1, true, &flow, &first), first.len());
         let (a, b) = sent.split_at(n / 3);
         let bufs = [IoSlice::new(a), IoSlice::new(b)];
-        let (taken, kept) = tx.data_to_keep(1, &flow, &bufs).unwrap();
+        let (taken, kept) = tx.data_to_keep(1, &flow, &bufs, || None).unwrap();
         let kept = kept.expect("something was sealed");
         // Nothing is put behind it, where it is kept.
         assert_eq!((taken, send(&mut tx, 1, false, &flow, b"more")), (n, 0));
@@ -208,18 +208,53 @@ fn what_is_kept_opens_to_what_was_written() {
 }
 
 #[test]
+fn a_receipt_shares_the_noise_frame_of_what_it_goes_with() {
+    for n in [1, 4096, 4097, MAX_PLAIN, 64 << 10, 100_000, 250_000] {
+        let said = |receipt: Option<u32>| {
+            let (mut tx, mut peer, flow) = connected();
+            peer.rx.take_receipts();
+            send(&mut tx, 1, true, &flow, b"hello");
+            peer.buf.extend(tx.take().unwrap().pending());
+            peer.told().unwrap();
+            let sent = bytes(2, n);
+            let (taken, kept) =
+                tx.data_to_keep(1, &flow, &[IoSlice::new(&sent)], || receipt).unwrap();
+            let mut opened = vec![0; n];
+            kept.expect("something was sealed").open(&mut opened).unwrap();
+            assert!(taken == n && opened == sent);
+            let batch = tx.take().unwrap();
+            peer.buf.extend(batch.pending());
+            (batch.pending().len(), peer.told().unwrap())
+        };
+        let ((bare, without), (len, with)) = (said(None), said(Some(77)));
+        assert_eq!((len, &with[0]), (bare + 12, &Told::Received(1, 77)));
+        assert_eq!(with[1..], without);
+    }
+}
+
+#[test]
+fn a_receipt_goes_only_with_something() {
+    let (mut tx, _, flow) = connected();
+    let asked = || -> Option<u32> { panic!("nothing is sealed that it could go with") };
+    assert_eq!(tx.data_behind(1, false, &flow, &[], asked).unwrap(), 0);
+    flow.spend(flow.credit() as u32);
+    assert_eq!(tx.data_behind(1, false, &flow, &[IoSlice::new(b"x")], asked).unwrap(), 0);
+    assert_eq!(tx.pending(), 0);
+}
+
+#[test]
 fn as_much_is_kept_as_credit_and_storage_let_through() {
     let (mut tx, _, flow) = connected();
     let sent = bytes(3, 200_000);
     tx.lend(Buffer::from(vec![0; 68 << 10]));
-    let (n, kept) = tx.data_to_keep(1, &flow, &[IoSlice::new(&sent)]).unwrap();
+    let (n, kept) = tx.data_to_keep(1, &flow, &[IoSlice::new(&sent)], || None).unwrap();
     assert!((MAX_PLAIN..68 << 10).contains(&n), "{n}");
     let mut opened = vec![0; n];
     kept.unwrap().open(&mut opened).unwrap();
     assert!(opened == sent[..n]);
     drop(tx.take().unwrap());
     flow.spend(flow.credit() as u32);
-    let (n, kept) = tx.data_to_keep(1, &flow, &[IoSlice::new(&sent)]).unwrap();
+    let (n, kept) = tx.data_to_keep(1, &flow, &[IoSlice::new(&sent)], || None).unwrap();
     assert!(n == 0 && kept.is_none());
 }
 

@@ -16,7 +16,7 @@ use common::{
 };
 use common::{Ways, Wired, socket_address, within};
 use pointsub::{
-    Conn, ErrorCode, Event, Host, HostBuilder, Keypair, Limit, Listener, Pressure, Priority,
+    Conn, Error, ErrorCode, Event, Host, HostBuilder, Keypair, Limit, Listener, Pressure, Priority,
 };
 
 #[test]
@@ -90,7 +90,11 @@ fn streams_beyond_the_limit_are_refused_and_the_others_go_on() {
         let pair = Pair::of(builder().max_streams(4).build().expect("a host"), dialling());
         let mut held: Vec<_> = (0..4).map(|_| pair.connect()).collect();
         let refused = Conn::connect(&pair.client, address(&pair.server), PROTOCOL);
-        assert_kind(refused, &[ErrorKind::ConnectionRefused]);
+        let why = Error::from(refused.expect_err("a refusal"));
+        assert_eq!(
+            (why.code(), why.kind()),
+            (ErrorCode::TooManyStreams, ErrorKind::ConnectionRefused)
+        );
         assert_eq!(pair.server.stats().rejections(Limit::Streams), 1);
         let (near, far) = &mut held[0];
         assert_carries(near, far, b"still here");

@@ -216,11 +216,7 @@ impl Link {
                     if !stream.accepted() {
                         self.flood(Limit::Resets, 1)?;
                     }
-                    let what = match code {
-                        0 => "the peer reset the stream".to_string(),
-                        code => format!("the peer reset the stream, code {code}"),
-                    };
-                    let why = Error::new(ErrorCode::ConnectionReset, what);
+                    let why = self.why_reset(stream, code);
                     let mut state = stream.state.lock();
                     // An answer that waits for credit would wait for ever.
                     self.control.lock().forget(stream.id);
@@ -270,6 +266,23 @@ impl Link {
             }
         }
         Ok(())
+    }
+
+    /// A host acknowledges a stream before it looks what is wanted on it.
+    fn why_reset(&self, stream: &Stream, code: u32) -> Error {
+        if !stream.acked.load(Relaxed) {
+            let peer = self.peer;
+            let what = format!(
+                "{peer} refused a stream: it has as many on this connection as it takes, or too \
+                 little memory"
+            );
+            return Error::new(ErrorCode::TooManyStreams, what);
+        }
+        let what = match code {
+            0 => "the peer reset the stream".to_string(),
+            code => format!("the peer reset the stream, code {code}"),
+        };
+        Error::new(ErrorCode::ConnectionReset, what)
     }
 
     /// Payload for a stream. Returns the stream's id if the link is to forget it.

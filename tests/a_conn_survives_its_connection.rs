@@ -71,7 +71,7 @@ fn a_reset_where_the_dialler_is_not_the_opener() {
 fn a_flipped_bit_in_either_direction() {
     for ways in [Ways::Out, Ways::Back] {
         within(60, || {
-            let wired = Wired::new();
+            let wired = Wired::of(quick);
             survives(&wired, 4 * MIB, 6, || wired.proxy.damage(ways));
             let Pair { server, client, .. } = &wired.pair;
             let lost = [server, client].map(|host| host.stats().connections_lost);

@@ -139,10 +139,10 @@ fn a_connect_in_the_outage_and_the_redial_are_one_dial() {
     within(60, || {
         let wired = Wired::new();
         let (near, far) = wired.connect();
+        let before = wired.proxy.accepted();
         wired.proxy.stall(Ways::Both);
         wired.proxy.cut(Cut::Reset);
         eventually("the loss is noticed", 5, || near.stats().losses == 1);
-        let before = wired.proxy.accepted();
         std::thread::scope(|scope| {
             let new = scope.spawn(|| wired.connect());
             wired.proxy.await_accepted(before + 1);

@@ -111,15 +111,15 @@ mod tests {
 
     #[test]
     fn it_looks_until_it_finds_or_its_time_is_over() {
-        let longest = Duration::from_millis(1);
-        let spin = Spin { longest, pause: AtomicU32::new(0), penalty: AtomicU32::new(1) };
+        let of = |longest| Spin { longest, pause: AtomicU32::new(0), penalty: AtomicU32::new(1) };
         let mut looks = 0;
-        assert!(spin.until(|| {
+        assert!(of(Duration::from_secs(60)).until(|| {
             looks += 1;
             looks == 3
         }));
         assert_eq!(looks, 3);
-        let start = Instant::now();
+        let longest = Duration::from_millis(1);
+        let (spin, start) = (of(longest), Instant::now());
         assert!(!spin.until(|| false));
         assert!(start.elapsed() >= longest);
         // That did not pay: the next wait sleeps at once.

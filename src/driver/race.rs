@@ -347,8 +347,13 @@ fn unreachable(addr: SocketAddr, e: io::Error) -> Error {
         _ => {
             let what = format!("{addr} cannot be reached: {e}");
             match Error::from(e) {
-                // Of those with this code each keeps its kind.
-                e if matches!(e.code(), ErrorCode::SystemLimit | ErrorCode::Unreachable) => {
+                // Of those with this code each keeps its kind; and who resets what connects
+                // means what it means a moment later.
+                e if matches!(
+                    e.code(),
+                    ErrorCode::SystemLimit | ErrorCode::Unreachable | ErrorCode::ConnectionReset
+                ) =>
+                {
                     e.describe(what)
                 }
                 e => Error::with_source(ErrorCode::Unreachable, what, e),
@@ -398,6 +403,7 @@ mod tests {
             (Errno::HOSTUNREACH, ErrorCode::Unreachable),
             (Errno::CONNREFUSED, ErrorCode::ConnectionRefused),
             (Errno::TIMEDOUT, ErrorCode::Timeout),
+            (Errno::CONNRESET, ErrorCode::ConnectionReset),
         ];
         let addr = SocketAddr::from(([127, 0, 0, 1], 1));
         for (errno, code) in cases {

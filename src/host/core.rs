@@ -163,11 +163,15 @@ impl Core {
         if self.closed.load(SeqCst) { Err(shut_down()) } else { Ok(()) }
     }
 
-    /// The newest live link to the peer that can carry sessions.
-    pub(super) fn resumable_link(&self, peer: &PeerId) -> Option<Arc<Link>> {
+    /// The newest live link to the peer that can carry sessions, of those that suit.
+    pub(super) fn resumable_link(
+        &self,
+        peer: &PeerId,
+        suits: &dyn Fn(&Link) -> bool,
+    ) -> Option<Arc<Link>> {
         let peers = self.peers.lock();
         let mut links = peers.get(peer)?.links.iter();
-        links.rfind(|link| link.is_open() && link.resumable).cloned()
+        links.rfind(|link| link.is_open() && link.resumable && suits(link)).cloned()
     }
 
     /// Whether links may be made still: for conns that were lost while the host ends.
@@ -211,13 +215,14 @@ impl Core {
         deadline: Option<Instant>,
     ) -> Result<Arc<Link>> {
         self.check_open()?;
-        self.link_or_dial(peer, given, deadline)
+        self.link_or_dial(peer, given, &|_| true, deadline)
     }
 
     pub(super) fn link_or_dial(
         &self,
         peer: PeerId,
         given: &[Multiaddr],
+        suits: &dyn Fn(&Link) -> bool,
         deadline: Option<Instant>,
     ) -> Result<Arc<Link>> {
         if peer == self.peer_id() {
@@ -233,7 +238,7 @@ impl Core {
                 // Under this lock: `shut_down` cancels the dials that it finds here.
                 self.check_reachable()?;
                 let entry = peers.wake(peer);
-                if let Some(link) = entry.best() {
+                if let Some(link) = entry.best_of(suits) {
                     return Ok(link);
                 }
                 let dial = self.dial_for(entry, &peer, given);

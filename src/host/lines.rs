@@ -16,12 +16,17 @@ use crate::resources::events::Event;
 use crate::session::{Channel, Lines, Session};
 
 impl Lines for Core {
-    fn line(&self, peer: &PeerId) -> Option<Arc<Link>> {
-        self.resumable_link(peer)
+    fn line(&self, peer: &PeerId, suits: &dyn Fn(&Link) -> bool) -> Option<Arc<Link>> {
+        self.resumable_link(peer, suits)
     }
 
-    fn dial(&self, peer: PeerId, deadline: Instant) -> Result<Arc<Link>> {
-        self.link_or_dial(peer, &[], Some(deadline))
+    fn dial(
+        &self,
+        peer: PeerId,
+        suits: &dyn Fn(&Link) -> bool,
+        deadline: Instant,
+    ) -> Result<Arc<Link>> {
+        self.link_or_dial(peer, &[], suits, Some(deadline))
     }
 }
 

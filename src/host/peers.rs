@@ -84,7 +84,12 @@ impl Peers {
 impl Peer {
     /// The link for new streams.
     pub(super) fn best(&self) -> Option<Arc<Link>> {
-        self.links.iter().find(|link| link.is_open()).cloned()
+        self.best_of(&|_| true)
+    }
+
+    /// The same of those that suit.
+    pub(super) fn best_of(&self, suits: &dyn Fn(&Link) -> bool) -> Option<Arc<Link>> {
+        self.links.iter().find(|link| link.is_open() && suits(link)).cloned()
     }
 
     /// Where to dial it: the addresses given with the call first, then those that are

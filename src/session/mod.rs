@@ -150,6 +150,8 @@ struct Outage {
     /// The host at its other end, and since when there is another of the same peer.
     host: StaticKey,
     succeeded: Option<Instant>,
+    /// See `successor::Wanted`.
+    elsewhere: bool,
     why: Error,
     asking: Option<Asking>,
     /// No other is asked for before.
@@ -168,6 +170,7 @@ impl Outage {
             dials: link.dialled,
             host: link.peer_static,
             succeeded: None,
+            elsewhere: false,
             why,
             asking: None,
             not_before: since,

@@ -121,7 +121,7 @@ impl Session {
             return;
         }
         let Some(lines) = self.sessions.lines.upgrade() else { return };
-        if lines.line(&self.peer).is_none() {
+        if lines.line(&self.peer, &|_| true).is_none() {
             return;
         }
         let mut state = self.state.lock();

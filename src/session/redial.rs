@@ -7,6 +7,7 @@ use libp2p_identity::PeerId;
 
 use super::Sessions;
 use crate::backoff::Backoff;
+use crate::driver::Link;
 use crate::driver::reactor::Task;
 use crate::error::{Error, ErrorCode};
 
@@ -53,7 +54,10 @@ impl Sessions {
         let mut refused_since = None;
         while let Some(attempt) = self.wait_for_turn(&peer, refused_since) {
             let Some(lines) = self.lines.upgrade() else { break };
-            match lines.dial(peer, Instant::now() + A_DIAL) {
+            let wanted: Vec<_> =
+                self.lost_of(&peer).iter().filter_map(|session| session.wanted()).collect();
+            let suits = |link: &Link| wanted.iter().all(|wanted| wanted.suits(link));
+            match lines.dial(peer, &suits, Instant::now() + A_DIAL) {
                 Ok(link) => {
                     // It may have been there: then nobody else tells them.
                     self.link_up(&link);

@@ -114,15 +114,16 @@ impl Session {
 
     /// Says hello on a new carrier, if there is a link and it is time.
     pub(super) fn ask(&self, now: Instant) {
-        {
+        let wanted = {
             let state = self.state.lock();
             let Phase::Lost(outage) = &state.phase else { return };
             if !self.opener || outage.asking.is_some() || outage.not_before > now {
                 return;
             }
-        }
+            outage.wanted()
+        };
         let Some(lines) = self.sessions.lines.upgrade() else { return };
-        let Some(link) = lines.line(&self.peer) else { return };
+        let Some(link) = lines.line(&self.peer, &|link| wanted.suits(link)) else { return };
         let Some(place) = self.sessions.place_to_ask(&self.peer) else { return };
         let carrier = self.ask_on(&link);
         let looks = now + self.sessions.limits.answer;
@@ -260,6 +261,9 @@ impl Session {
             return self.unanswered(Instant::now(), true);
         }
         carrier.link.release(&carrier.stream);
+        if gone.code == Code::Unknown && self.is_elsewhere(&carrier.link) {
+            return self.unanswered(Instant::now(), false);
+        }
         let mut out = self.writer.lock();
         let _ = out.confirm(gone.received);
         drop(out);

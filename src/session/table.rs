@@ -36,10 +36,15 @@ pub(crate) struct SessionLimits {
 
 /// What sessions need of the floor above: links to their peers.
 pub(crate) trait Lines: Send + Sync {
-    /// A live link to the peer, if there is one.
-    fn line(&self, peer: &PeerId) -> Option<Arc<Link>>;
-    /// Dials the peer where it is known to be, unless there is a link.
-    fn dial(&self, peer: PeerId, deadline: Instant) -> Result<Arc<Link>>;
+    /// A live link to the peer that suits, if there is one. `suits` is asked under a lock.
+    fn line(&self, peer: &PeerId, suits: &dyn Fn(&Link) -> bool) -> Option<Arc<Link>>;
+    /// Dials the peer where it is known to be, unless there is such a link.
+    fn dial(
+        &self,
+        peer: PeerId,
+        suits: &dyn Fn(&Link) -> bool,
+        deadline: Instant,
+    ) -> Result<Arc<Link>>;
 }
 
 /// All of a host.

@@ -6,11 +6,11 @@ mod common;
 
 use attacker::{ACK, Raw, SYN, header, opening};
 use common::{
-    Cut, LOST, PROTOCOL, Pair, Proxy, assert_carries, assert_kind, builder, eventually, payload,
-    read_all, socket_address, within,
+    Cut, LOST, PROTOCOL, Pair, Proxy, assert_carries, assert_kind, builder, payload,
+    socket_address, within,
 };
 use pointsub::{Conn, Host, Keypair};
-use std::io::{ErrorKind, Read, Write};
+use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
 #[test]
@@ -56,26 +56,6 @@ fn both_ends_count_the_bytes_of_their_applications() {
         near.read_exact(&mut [0; 6]).expect("read");
         assert_eq!((counted(&near), counted(&far)), ((1_000, 6, 0), (6, 1_000, 100)));
     });
-}
-
-/// As a `TcpStream` does, a conn tells once that what was written behind the peer's end was
-/// refused, and what the peer had said is read all the same.
-#[test]
-fn what_is_refused_behind_the_end_is_an_error_to_be_taken() {
-    for pair in [Pair::plain(), Pair::new()] {
-        within(60, || {
-            let (mut near, mut far) = pair.connect();
-            near.write_all(b"x").expect("write");
-            far.read_exact(&mut [0]).expect("read");
-            far.write_all(b"bye").expect("write");
-            drop(far);
-            eventually("what is written is refused", 10, || near.write(b"unwanted").is_err());
-            let taken = near.take_error().expect("it").expect("an error");
-            assert_eq!(taken.kind(), ErrorKind::ConnectionReset);
-            assert!(near.take_error().expect("it").is_none());
-            assert_eq!(read_all(&mut near).expect("to the end"), b"bye");
-        });
-    }
 }
 
 /// What every host answers by itself is open to conns too, and those are plain.

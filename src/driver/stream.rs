@@ -82,8 +82,6 @@ pub(crate) struct State {
     end: Option<End>,
     /// Why nothing can be written any more.
     write_end: Option<Error>,
-    /// It was not this end that said so.
-    cut_off: bool,
     /// Our FIN or RST is queued.
     closed: bool,
     /// Bytes sent when the peer last granted credit.
@@ -266,7 +264,6 @@ impl Stream {
                 read_at: now,
                 end: None,
                 write_end: None,
-                cut_off: false,
                 closed: false,
                 credited_at: 0,
                 deaf: false,
@@ -486,7 +483,6 @@ impl State {
         let (Fate::Lost(why) | Fate::Over(why)) = &fate;
         self.account.end();
         self.end.get_or_insert_with(|| End::Broken(why.clone()));
-        self.cut_off |= self.write_end.is_none();
         self.write_end.get_or_insert_with(|| why.clone());
         self.fate.get_or_insert(fate);
         self.closed = true;
@@ -575,12 +571,11 @@ impl State {
         self.closed
     }
 
-    /// How it broke, if it did: behind the peer's end only what is written can.
+    /// How it broke, if it did.
     pub(crate) fn broken(&self) -> Option<Error> {
-        let cut_off = || self.broken_off().filter(|_| self.cut_off);
         match &self.end {
             Some(End::Broken(e)) => Some(e.clone()),
-            _ => cut_off(),
+            _ => None,
         }
     }
 

@@ -82,3 +82,33 @@ fn what_is_not_delivered_yet_is_delivered_to_one_that_was_alive() {
         });
     });
 }
+
+/// It was connected before the other lost its connection: both are alive.
+#[test]
+fn a_second_process_that_was_there_before_is_no_successor() {
+    within(60, || {
+        let key = Keypair::generate_ed25519();
+        let client = || Host::builder().keypair(key.clone());
+        let wired = Wired::between(builder(), client());
+        let (server, second) = (&wired.pair.server, client().build().expect("a host"));
+        let listener = Listener::bind(server, "/other").expect("bind");
+        let _there = Conn::connect(&second, &*address(server), "/other").expect("connect");
+        let _accepted = listener.accept().expect("accept");
+        let (mut near, mut far) = wired.connect();
+        (&near).write_all(b"request").expect("write");
+        far.read_exact(&mut [0; 7]).expect("the request");
+        wired.proxy.refuse();
+        wired.proxy.cut(Cut::Reset);
+        eventually("the loss is noticed", 5, || far.stats().losses == 1);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                drop(far);
+                server.shutdown();
+            });
+            // Longer than one is waited for that has a successor.
+            thread::sleep(Duration::from_millis(1_500));
+            wired.proxy.listen_again();
+            assert_eq!(near.read(&mut [0]).expect("its end"), 0);
+        });
+    });
+}

@@ -45,16 +45,9 @@ impl Backlog {
         }
     }
 
-    /// Queues an arrival, for whoever joins `acceptors` here; `false`: there is no room, or
-    /// nobody will accept it.
-    pub(crate) fn push(
-        &self,
-        arrival: Channel,
-        link: &Arc<Link>,
-        resources: &Resources,
-        acceptors: &mut Waiters,
-    ) -> bool {
-        let (peer, link) = (link.peer, Arc::downgrade(link));
+    /// Queues an arrival; `false`: there is no room, or nobody will accept it.
+    pub(crate) fn push(&self, arrival: Channel, link: &Arc<Link>, resources: &Resources) -> bool {
+        let peer = link.peer;
         let mut queue = self.queue.lock();
         let of_peer = queue.per_peer.get(&peer).copied().unwrap_or(0);
         let fits = !queue.closed
@@ -66,11 +59,11 @@ impl Backlog {
             return false;
         }
         queue.per_peer.insert(peer, of_peer + 1);
-        queue.last = link;
+        queue.last = Arc::downgrade(link);
         queue.waiting.push_back(arrival);
-        if let Some(next) = queue.waiters.take_one() {
-            acceptors.add(&next);
-        }
+        let next = queue.waiters.take_one();
+        drop(queue);
+        next.inspect(|waiter| link.wake_behind_answer(waiter));
         true
     }
 

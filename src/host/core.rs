@@ -25,7 +25,7 @@ use super::services;
 use super::steward::Steward;
 use crate::driver::{
     Door, Fate, Greeted, Link, LinkLimits, Offer, Outcome, Owner, Pass, Race, Reactors, Reception,
-    Secured, Spin, Stream, Waiters,
+    Secured, Spin, Stream,
 };
 use crate::error::{Error, ErrorCode, Result};
 use crate::proto::identify::{self, Identify};
@@ -399,7 +399,6 @@ impl Core {
         let deadline = Instant::now() + self.limits.linger;
         self.sessions.close(Some(peer), why, None, deadline);
         self.close_links(&self.links_to(peer), why, deadline);
-        self.sessions.settle_with(peer);
     }
 
     /// Closes these links, at most until then.
@@ -461,13 +460,7 @@ impl Owner for Core {
         services::NAMES.contains(&protocol) || self.protocols.lock().contains_key(protocol)
     }
 
-    fn offer(
-        &self,
-        link: &Arc<Link>,
-        stream: &Arc<Stream>,
-        protocol: &str,
-        acceptors: &mut Waiters,
-    ) -> Offer {
+    fn offer(&self, link: &Arc<Link>, stream: &Arc<Stream>, protocol: &str) -> Offer {
         if protocol == ping::PROTOCOL {
             return Offer::Service(Box::new(services::Ping::new()));
         }
@@ -477,22 +470,21 @@ impl Owner for Core {
         let Some(backlog) = self.protocols.lock().get(protocol).cloned() else {
             return Offer::Refused;
         };
-        let channel = Channel::Plain(link.clone(), stream.clone());
-        match lines::queue(self, &backlog, channel, link, stream, acceptors) {
+        match lines::queue(
+            self,
+            &backlog,
+            Channel::Plain(link.clone(), stream.clone()),
+            link,
+            stream,
+        ) {
             true => Offer::Taken,
             false => Offer::Refused,
         }
     }
 
-    fn greet(
-        &self,
-        link: &Arc<Link>,
-        stream: &Arc<Stream>,
-        hello: Hello,
-        acceptors: &mut Waiters,
-    ) -> Greeted {
+    fn greet(&self, link: &Arc<Link>, stream: &Arc<Stream>, hello: Hello) -> Greeted {
         let backlog = self.protocols.lock().get(hello.protocol.as_str()).cloned();
-        lines::greet(self, backlog.as_deref(), link, stream, hello, acceptors)
+        lines::greet(self, backlog.as_deref(), link, stream, hello)
     }
 
     fn resumes_with(&self, peer: Option<Capabilities>) -> bool {

@@ -9,7 +9,7 @@ use libp2p_identity::PeerId;
 
 use super::backlog::Backlog;
 use super::core::Core;
-use crate::driver::{Greeted, Link, Stream, Waiters};
+use crate::driver::{Greeted, Link, Stream};
 use crate::error::Result;
 use crate::proto::resume::Hello;
 use crate::resources::events::Event;
@@ -37,17 +37,15 @@ pub(super) fn greet(
     link: &Arc<Link>,
     stream: &Arc<Stream>,
     hello: Hello,
-    acceptors: &mut Waiters,
 ) -> Greeted {
     let offer = |session: &Arc<Session>| {
         let channel = Channel::Resumable(session.clone());
-        backlog.is_some_and(|backlog| queue(core, backlog, channel, link, stream, acceptors))
+        backlog.is_some_and(|backlog| queue(core, backlog, channel, link, stream))
     };
     core.sessions.greet(link, stream, hello, |_| backlog.is_some(), offer)
 }
 
-/// Has the channel wait to be accepted; who accepts it joins `acceptors`. `false`: there
-/// is no room.
+/// Has the channel wait to be accepted. `false`: there is no room.
 ///
 /// Called under the stream's lock, which comes behind a session's: so it is not asked for
 /// its carrier here.
@@ -57,9 +55,8 @@ pub(super) fn queue(
     channel: Channel,
     link: &Arc<Link>,
     stream: &Arc<Stream>,
-    acceptors: &mut Waiters,
 ) -> bool {
-    if !backlog.push(channel, link, &core.resources, acceptors) {
+    if !backlog.push(channel, link, &core.resources) {
         core.counters.queue_refused.fetch_add(1, Relaxed);
         return false;
     }

@@ -277,7 +277,9 @@ impl Session {
         }
         self.set_alarm();
         self.stirred();
-        self.settled.load(SeqCst)
+        // Without a link, now or later, it delivers nothing more: it ends as soon as the event
+        // loop comes to it.
+        self.settled.load(SeqCst) || !redials && !self.has_link()
     }
 
     /// Its host is being closed, and all that was written has arrived; the peer may not know
@@ -293,7 +295,11 @@ impl Session {
     /// that all has arrived.
     fn has_said_all(&self) -> bool {
         let said = self.writer.lock().is_fin_said();
-        said && self.current().is_some_and(|carrier| carrier.link.death().is_none())
+        said && self.has_link()
+    }
+
+    fn has_link(&self) -> bool {
+        self.current().is_some_and(|carrier| carrier.link.death().is_none())
     }
 }
 
@@ -338,16 +344,6 @@ impl Sessions {
             }
         }
         sessions.iter().for_each(|session| session.cut_short());
-    }
-
-    /// The links to `peer` have been closed: what that means for the conns on them is settled
-    /// here and now. Whoever closes the next would wait until the event loop has come to it.
-    pub(crate) fn settle_with(&self, peer: &PeerId) {
-        let now = Instant::now();
-        for session in self.live(Some(peer)) {
-            session.look();
-            session.expire(now);
-        }
     }
 
     /// No new ones, and no more redialling: those that are left without a carrier end.

@@ -44,10 +44,7 @@ impl Outage {
 impl Session {
     /// Who is looked for, while it is lost.
     pub(super) fn wanted(&self) -> Option<Wanted> {
-        match &self.state.lock().phase {
-            Phase::Lost(outage) => Some(outage.wanted()),
-            _ => None,
-        }
+        self.outage(Outage::wanted)
     }
 
     /// The host behind this link does not know the conn. Whether another of the peer may: then
@@ -78,15 +75,26 @@ impl Session {
         }
     }
 
-    /// It may be gone again before anybody needs to know.
+    /// One that came when the other was lost, which was not heard of since. It may be gone
+    /// again before anybody needs to know.
     fn note_successor(&self) {
         let Some(lines) = self.sessions.lines.upgrade() else { return };
-        let Some(link) = lines.line(&self.peer, &|_| true) else { return };
+        let Some((host, lost)) = self.outage(|outage| (outage.host, outage.since)) else { return };
+        let is_back = lines.line(&self.peer, &|link| link.peer_static == host).is_some();
+        let came = lines.line(&self.peer, &|link| link.opened > lost);
         let mut state = self.state.lock();
-        if let Phase::Lost(outage) = &mut state.phase
-            && outage.host != link.peer_static
-        {
-            outage.succeeded.get_or_insert(outage.since.max(link.opened));
+        let Phase::Lost(outage) = &mut state.phase else { return };
+        outage.succeeded = match came {
+            _ if is_back => None,
+            Some(link) => outage.succeeded.or(Some(link.opened)),
+            None => outage.succeeded,
+        };
+    }
+
+    fn outage<R>(&self, of: impl FnOnce(&Outage) -> R) -> Option<R> {
+        match &self.state.lock().phase {
+            Phase::Lost(outage) => Some(of(outage)),
+            _ => None,
         }
     }
 }

@@ -11,7 +11,7 @@ use super::Link;
 use super::open::Opening;
 use super::patience::Patience;
 use crate::driver::carrier::{Answered, Answering, Carries, Greeted};
-use crate::driver::stream::{Direct, Fate, Ready, State, Stream, User, Waiters};
+use crate::driver::stream::{Direct, Fate, Ready, State, Stream, User};
 use crate::driver::waiter::Waiter;
 use crate::error::{Error, ErrorCode, Result};
 use crate::proto::multistream::{self, Dialer};
@@ -122,12 +122,7 @@ impl Link {
     }
 
     /// Bytes have come for a stream of the peer's that awaits its head.
-    pub(super) fn greet(
-        self: &Arc<Link>,
-        state: &mut State,
-        stream: &Arc<Stream>,
-        acceptors: &mut Waiters,
-    ) -> Result<()> {
+    pub(super) fn greet(self: &Arc<Link>, state: &mut State, stream: &Arc<Stream>) -> Result<()> {
         let mut head = [0; resume::MAX_HEAD];
         loop {
             let n = match state.peek(&mut head) {
@@ -154,7 +149,7 @@ impl Link {
             }
             let came = stream.counters.bytes_received.load(Relaxed);
             stream.flow.begin_behind(usize::try_from(came).unwrap_or(usize::MAX), 0)?;
-            return self.on_hello(state, stream, hello, acceptors);
+            return self.on_hello(state, stream, hello);
         }
     }
 
@@ -163,13 +158,12 @@ impl Link {
         state: &mut State,
         stream: &Arc<Stream>,
         hello: resume::Hello,
-        acceptors: &mut Waiters,
     ) -> Result<()> {
         let Some(owner) = self.owner.upgrade() else { return self.refuse(state, stream) };
         let their_window = hello.window;
         // Under this lock our answer precedes whatever the accepting thread writes.
         let mut control = self.control.lock();
-        match owner.greet(self, stream, hello, acceptors) {
+        match owner.greet(self, stream, hello) {
             Greeted::Later => Ok(()),
             Greeted::Refused => {
                 drop(control);

@@ -15,8 +15,8 @@
 //! 3. a stream's `state`.
 //! 4. the queue of `proofs`.
 //! 5. `control`: the control frames that wait.
-//! 6. the owner's accept queues and sessions, `drive`, `notices`, `acks_due`, `outlived`:
-//!    leaves.
+//! 6. the owner's accept queues and sessions, `drive`, `notices`, `acks_due`, `outlived`,
+//!    `acceptors`: leaves.
 //!
 //! A session's `writer` comes before all of them (see `session`).
 
@@ -120,6 +120,11 @@ pub(crate) struct Link {
     blocked: Mutex<Vec<Weak<dyn Watcher>>>,
     /// Mirrors "`blocked` is not empty".
     has_blocked: AtomicBool,
+    /// Who accepts what came, to be woken once our answer is out: under the locks that both
+    /// need it would only delay that.
+    acceptors: Mutex<Waiters>,
+    /// Mirrors "`acceptors` is not empty".
+    has_acceptors: AtomicBool,
     /// Who waits to know that the peer has what was said.
     proofs: Proofs,
     floods: Floods,
@@ -159,21 +164,8 @@ struct Inbound {
     pace: Pace,
     /// Those for whom something came in the frames that are being processed.
     readers: Waiters,
-    /// Those who accept what came in them.
-    acceptors: Acceptors,
     /// No byte is taken from the socket any more.
     ended: bool,
-}
-
-/// Threads to wake for what they accept, once our answer to it is out: woken under the
-/// locks that both need they would only delay it. Nobody is forgotten if that goes wrong.
-#[derive(Default)]
-struct Acceptors(Waiters);
-
-impl Drop for Acceptors {
-    fn drop(&mut self) {
-        self.0.wake();
-    }
 }
 
 /// What concerns the link as a whole, and who waits for it.
@@ -206,25 +198,12 @@ pub(crate) struct LinkCounters {
 pub(crate) trait Owner: Send + Sync {
     /// Whether a stream of this protocol is taken.
     fn serves(&self, protocol: &str) -> bool;
-    /// A stream has agreed on a protocol. Called under the stream's lock; who is to be
-    /// woken for it joins `acceptors`.
-    fn offer(
-        &self,
-        link: &Arc<Link>,
-        stream: &Arc<Stream>,
-        protocol: &str,
-        acceptors: &mut Waiters,
-    ) -> Offer;
+    /// A stream has agreed on a protocol. Called under the stream's lock.
+    fn offer(&self, link: &Arc<Link>, stream: &Arc<Stream>, protocol: &str) -> Offer;
     /// Whether links to such a peer can carry sessions.
     fn resumes_with(&self, peer: Option<Capabilities>) -> bool;
-    /// A stream of the peer's is to carry a session. Called as `offer` is.
-    fn greet(
-        &self,
-        link: &Arc<Link>,
-        stream: &Arc<Stream>,
-        hello: Hello,
-        acceptors: &mut Waiters,
-    ) -> Greeted;
+    /// A stream of the peer's is to carry a session. Called under the stream's lock.
+    fn greet(&self, link: &Arc<Link>, stream: &Arc<Stream>, hello: Hello) -> Greeted;
     /// The link has ended.
     fn closed(&self, link: &Arc<Link>, why: &Error);
     /// Times and limits of its links.
@@ -314,7 +293,6 @@ impl Link {
                 wire: Account::new(budget.clone()),
                 pace: Pace::default(),
                 readers: Waiters::default(),
-                acceptors: Acceptors::default(),
                 ended: false,
             }),
             tx: Mutex::new(Outbound::new(
@@ -333,6 +311,8 @@ impl Link {
             acks_due: Mutex::default(),
             blocked: Mutex::default(),
             has_blocked: AtomicBool::new(false),
+            acceptors: Mutex::default(),
+            has_acceptors: AtomicBool::new(false),
             proofs: Proofs::default(),
             floods: Floods::default(),
             resources,
@@ -480,6 +460,8 @@ impl Link {
             drop(state);
             stream.stir();
         }
+        // Before anything is logged.
+        self.wake_acceptors();
         self.streams.store(0, Relaxed);
         self.end_proofs();
         self.end_rest();

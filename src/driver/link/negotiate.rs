@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::{Link, Offer};
 use crate::driver::carrier::Greeting;
-use crate::driver::stream::{Answer, Place, Ready, Service, State, Stream, User, Waiters};
+use crate::driver::stream::{Answer, Place, Ready, Service, State, Stream, User};
 use crate::error::{Error, ErrorCode, Result};
 use crate::proto::yamux::{Control, Flow, StreamId};
 use crate::proto::{multistream, resume};
@@ -39,7 +39,6 @@ impl Link {
         self: &Arc<Link>,
         state: &mut State,
         stream: &Arc<Stream>,
-        acceptors: &mut Waiters,
     ) -> Result<usize> {
         let mut total = 0;
         let mut head = [0; HEAD];
@@ -66,11 +65,11 @@ impl Link {
             }
             match agreed {
                 Some(protocol) if protocol == resume::PROTOCOL => {
-                    self.await_head(state, stream, reply, acceptors)?;
+                    self.await_head(state, stream, reply)?;
                     // A head is outside the window.
                     return Ok(0);
                 }
-                Some(protocol) => self.agreed(state, stream, &protocol, reply, acceptors)?,
+                Some(protocol) => self.agreed(state, stream, &protocol, reply)?,
                 None => {
                     if !reply.is_empty() {
                         self.reply(stream, reply)?;
@@ -90,13 +89,12 @@ impl Link {
         state: &mut State,
         stream: &Arc<Stream>,
         reply: Vec<u8>,
-        acceptors: &mut Waiters,
     ) -> Result<()> {
         let user = std::mem::replace(&mut state.user, User::Conn);
         if let User::Negotiating(_, place) = user {
             state.user = User::Greeting(Greeting::new(reply, place));
         }
-        self.greet(state, stream, acceptors)
+        self.greet(state, stream)
     }
 
     /// The stream has a protocol: whoever serves it gets it.
@@ -106,14 +104,13 @@ impl Link {
         stream: &Arc<Stream>,
         protocol: &str,
         reply: Vec<u8>,
-        acceptors: &mut Waiters,
     ) -> Result<()> {
         let Some(owner) = self.owner.upgrade() else { return self.refuse(state, stream) };
         state.user = User::Conn;
         stream.counters.begin(state.held());
         // Under this lock our answer precedes whatever the accepting thread writes.
         let mut control = self.control.lock();
-        match owner.offer(self, stream, protocol, acceptors) {
+        match owner.offer(self, stream, protocol) {
             Offer::Refused => {
                 drop(control);
                 self.refuse(state, stream)

@@ -2,11 +2,12 @@
 
 use std::io::{ErrorKind, Read};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::time::Instant;
 
 use super::{Fuse, Inbound, Link, millis};
 use crate::driver::stream::{Direct, State, Stream, User, Waiters};
+use crate::driver::waiter::Waiter;
 use crate::error::{Error, ErrorCode, Result};
 use crate::proto::buf::RecvBuf;
 use crate::proto::yamux::{Body, Control, Event, MIN_RECV_BUF, StreamId};
@@ -27,14 +28,24 @@ impl Link {
     pub(super) fn pump_leading(self: &Arc<Link>, direct: &mut Direct<'_>, dry: bool) {
         // Burns after the lock is free again.
         let _fuse = Fuse::new(self);
-        let (result, _acceptors) = {
-            let mut inbound = self.rx.lock();
-            let result = self.pump_locked(&mut inbound, direct, dry);
-            (result, std::mem::take(&mut inbound.acceptors))
-        };
+        let result = self.pump_locked(&mut self.rx.lock(), direct, dry);
         match result {
             Ok(()) => self.flush_control(),
             Err(e) => self.end_by(e),
+        }
+        self.wake_acceptors();
+    }
+
+    /// A conn came for that thread, in what is being processed.
+    pub(crate) fn wake_behind_answer(&self, acceptor: &Arc<Waiter>) {
+        self.acceptors.lock().add(acceptor);
+        self.has_acceptors.store(true, SeqCst);
+    }
+
+    pub(super) fn wake_acceptors(&self) {
+        if self.has_acceptors.load(Relaxed) && self.has_acceptors.swap(false, SeqCst) {
+            let mut acceptors = std::mem::take(&mut *self.acceptors.lock());
+            acceptors.wake();
         }
     }
 
@@ -45,12 +56,9 @@ impl Link {
             let before = self.counters.bytes_received.load(Relaxed);
             let result = self.pump_locked(&mut inbound, &mut Direct::none(), true);
             if result.is_err() || self.counters.bytes_received.load(Relaxed) == before {
-                break;
+                return;
             }
         }
-        let acceptors = std::mem::take(&mut inbound.acceptors);
-        drop(inbound);
-        drop(acceptors);
     }
 
     /// The peer broke a rule, or the socket failed.
@@ -174,8 +182,7 @@ impl Link {
         while let Some(event) = inbound.rx.poll(&mut inbound.buf)? {
             let over = match event {
                 Event::Data { stream, body } => {
-                    let Inbound { readers, acceptors, .. } = inbound;
-                    self.on_data(stream, body, direct, readers, &mut acceptors.0)?
+                    self.on_data(stream, body, direct, &mut inbound.readers)?
                 }
                 Event::Opened { id, flow } => {
                     if let Some(stream) = self.on_opened(id, &flow)? {
@@ -292,10 +299,10 @@ impl Link {
         body: Body<'_>,
         direct: &mut Direct<'_>,
         readers: &mut Waiters,
-        acceptors: &mut Waiters,
     ) -> Result<Option<StreamId>> {
-        stream.counters.received(body.len());
         let mut state = stream.state.lock();
+        // Under the lock under which a conn begins, and counts from there.
+        stream.counters.received(body.len());
         readers.take(&mut state.readers);
         let consumed = match &mut state.user {
             User::Conn => {
@@ -308,11 +315,11 @@ impl Link {
             }
             User::Negotiating(..) => {
                 state.store(body, stream.id, direct)?;
-                self.negotiate(&mut state, stream, acceptors)?
+                self.negotiate(&mut state, stream)?
             }
             User::Greeting(_) => {
                 state.store(body, stream.id, direct)?;
-                self.greet(&mut state, stream, acceptors)?;
+                self.greet(&mut state, stream)?;
                 0
             }
             User::Answering(_) => {

@@ -134,8 +134,7 @@ impl Conn {
     ///
     /// * `ConnectionRefused`: nothing listens there; or the peer does not serve the
     ///   protocol ([`ProtocolNotServed`](ErrorCode::ProtocolNotServed)); or too many
-    ///   conns wait there to be accepted, or are open on the connection
-    ///   ([`TooManyStreams`](ErrorCode::TooManyStreams)).
+    ///   conns wait there to be accepted, or are open on the connection.
     /// * `PermissionDenied`: another key answered than the one dialled. Nothing was
     ///   sent to it.
     /// * `AddrNotAvailable`: a bare peer id without a known address.

@@ -26,19 +26,19 @@ pub(crate) struct Handshake {
     rtt: Option<Duration>,
 }
 
-/// What a dialer says first, before there is anybody to hear it: its key is made
-/// meanwhile.
-pub(crate) struct Greeting {
+/// What a dialer says first: it proposes Noise, with the key that it has made for this
+/// handshake. That needs no connection yet.
+pub(crate) struct Proposal {
     upgrade: Upgrade,
     says: Vec<u8>,
 }
 
-impl Greeting {
-    pub(crate) fn new(identity: Arc<Identity>, peer: PeerId) -> Result<Greeting> {
+impl Proposal {
+    pub(crate) fn new(identity: Arc<Identity>, peer: PeerId) -> Result<Proposal> {
         let mut says = Vec::new();
         let upgrade = Upgrade::dialer(identity, Some(peer));
         match upgrade.advance(&mut RecvBuf::default(), &mut says)? {
-            Step::More(upgrade) => Ok(Greeting { upgrade, says }),
+            Step::More(upgrade) => Ok(Proposal { upgrade, says }),
             Step::Done(_) => unreachable!("an upgrade needs to hear the peer"),
         }
     }
@@ -55,8 +55,8 @@ pub(crate) struct Secured {
 
 impl Handshake {
     /// Over a connected socket that does not block.
-    pub(crate) fn dialer(socket: TcpStream, greeting: Greeting) -> Handshake {
-        Handshake::new(socket, greeting.upgrade, greeting.says)
+    pub(crate) fn dialer(socket: TcpStream, proposal: Proposal) -> Handshake {
+        Handshake::new(socket, proposal.upgrade, proposal.says)
     }
 
     pub(crate) fn listener(socket: TcpStream, identity: Arc<Identity>) -> Handshake {

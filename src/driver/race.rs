@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use libp2p_identity::PeerId;
 use parking_lot::Mutex;
 
-use super::handshake::{Greeting, Handshake, Secured};
+use super::handshake::{Handshake, Proposal, Secured};
 use super::spin::Spin;
 use super::waiter::{self, For, Waiter};
 use crate::error::{Error, ErrorCode, Result};
@@ -206,7 +206,7 @@ impl Race {
 struct Attempt {
     addr: SocketAddr,
     /// Until it is connected.
-    socket: Option<(TcpStream, Greeting)>,
+    socket: Option<(TcpStream, Proposal)>,
     /// From then on.
     handshake: Option<Handshake>,
 }
@@ -214,23 +214,23 @@ struct Attempt {
 impl Attempt {
     fn start(addr: SocketAddr, identity: &Arc<Identity>, peer: PeerId) -> Result<Attempt> {
         // Before it is connected, so that a peer that is near hears us at once.
-        let greeting = Greeting::new(identity.clone(), peer).map_err(|e| at(addr, e))?;
+        let proposal = Proposal::new(identity.clone(), peer).map_err(|e| at(addr, e))?;
         let socket = mio::net::TcpStream::connect(addr).map_err(|e| unreachable(addr, e))?;
-        Ok(Attempt { addr, socket: Some((socket.into(), greeting)), handshake: None })
+        Ok(Attempt { addr, socket: Some((socket.into(), proposal)), handshake: None })
     }
 
     /// `true`: the handshake is complete.
     fn step(&mut self) -> Result<bool> {
-        if let Some((socket, greeting)) = self.socket.take() {
+        if let Some((socket, proposal)) = self.socket.take() {
             match self.connected(&socket) {
                 Ok(false) => {
-                    self.socket = Some((socket, greeting));
+                    self.socket = Some((socket, proposal));
                     return Ok(false);
                 }
                 Ok(true) => {}
                 Err(e) => return Err(unreachable(self.addr, e)),
             }
-            self.handshake = Some(Handshake::dialer(socket, greeting));
+            self.handshake = Some(Handshake::dialer(socket, proposal));
         }
         let Some(handshake) = &mut self.handshake else { return Ok(false) };
         handshake.step().map_err(|e| at(self.addr, e))

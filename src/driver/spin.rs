@@ -56,7 +56,7 @@ impl Spin {
     }
 
     /// How long to look this time, if at all.
-    pub(super) fn limit(&self) -> Option<Duration> {
+    fn limit(&self) -> Option<Duration> {
         if self.longest.is_zero() {
             return None;
         }
@@ -70,7 +70,7 @@ impl Spin {
     }
 
     /// Whether it paid.
-    pub(super) fn learn(&self, paid: bool) {
+    fn learn(&self, paid: bool) {
         let penalty = self.penalty.load(Relaxed);
         if paid {
             self.penalty.store((penalty / 2).max(1), Relaxed);

@@ -120,22 +120,12 @@ impl Link {
     /// Looks at the socket a few times more before it sleeps, where that pays.
     /// Returns whether it did.
     fn spin(self: &Arc<Link>, me: &Waiter, direct: &mut Direct<'_>) -> bool {
-        let Some(limit) = self.spin.limit() else { return false };
-        let start = now();
-        let found = loop {
+        self.spin.until(|| {
             if is_readable(&self.socket) {
                 self.pump_leading(direct, false);
             }
-            if me.take_wake() || self.death().is_some() {
-                break true;
-            }
-            if now().duration_since(start) >= limit {
-                break false;
-            }
-            yield_now();
-        };
-        self.spin.learn(found);
-        found
+            me.take_wake() || self.death().is_some()
+        })
     }
 
     /// Has the reactor write the rest as soon as the socket takes it.

@@ -4,7 +4,7 @@
 use std::marker::PhantomData;
 use std::net::Shutdown;
 use std::sync::{Arc, OnceLock, Weak};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use shuttle::rand::{Rng, thread_rng};
 
@@ -510,11 +510,9 @@ impl Watcher for Session {
 pub(super) struct Spin;
 
 impl Spin {
-    pub(super) fn limit(&self) -> Option<Duration> {
-        thread_rng().gen_bool(0.3).then_some(Duration::ZERO)
+    pub(super) fn until(&self, found: impl FnOnce() -> bool) -> bool {
+        thread_rng().gen_bool(0.3) && found()
     }
-
-    pub(super) fn learn(&self, _: bool) {}
 }
 
 /// A panic is the end of the schedule, not of the link.
